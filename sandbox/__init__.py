@@ -1,0 +1,1 @@
+"""The toy world: words, policies, preferences, losses, dynamics and measures. It knows no theorem and no paper."""

@@ -1,0 +1,145 @@
+"""What is measured on a policy: margins and rewards, how the gradients of a pair meet, entropies; all in nats.
+
+Notation: g_w and g_l are the gradients of the log-probabilities of the chosen and of the rejected response, d_w and d_l
+the margin weights of the loss, so that a step moves the parameters along d_w g_w - d_l g_l.
+Formulas are written in the words of ``sandbox.algebra`` and apply to one pair or to an array of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from sandbox.algebra import dot, exp, sqrt, total
+from sandbox.losses import PairLogProbs
+
+__all__ = [
+    "Case", "GradientProducts", "case", "ches", "displacement", "entropy", "first_order_changes", "gradient_products",
+    "gradients", "implicit_reward", "kappa", "log_kl", "margin", "safe_interval",
+]  # fmt: skip
+
+
+# -- rewards and margins ---------------------------------------------------------------------------------------------
+
+
+def implicit_reward(log_prob: Any, reference: Any, *, beta: Any) -> Any:
+    """beta (log pi(y) - log pi_ref(y)), the reward that a policy implies. Rafailov et al. 2023, arXiv:2305.18290."""
+    return beta * (log_prob - reference)
+
+
+def margin(pair: PairLogProbs) -> Any:
+    """By how much the policy prefers the chosen response more than its reference does: h = r_w - r_l, in nats."""
+    return (pair.chosen - pair.ref_chosen) - (pair.rejected - pair.ref_rejected)
+
+
+def displacement(before: Any, after: Any) -> Any:
+    """Change of a log-probability. Likelihood displacement: that of the chosen response is negative."""
+    return after - before
+
+
+# -- how the gradients of a pair meet --------------------------------------------------------------------------------
+
+
+class GradientProducts(NamedTuple):
+    """|g_w|, |g_l| and <g_w, g_l>; ``cosine`` is theirs, NaN where a gradient vanishes."""
+
+    norm_chosen: Any
+    norm_rejected: Any
+    inner: Any
+
+    @property
+    def cosine(self) -> Any:
+        """<g_w, g_l> / (|g_w| |g_l|)."""
+        return self.inner / (self.norm_chosen * self.norm_rejected)
+
+
+def gradients(log_prob: Callable[[Any, Any], Array], params: Any, responses: Any) -> Array:
+    """Gradients (N, P) of ``log_prob(params, response)`` with respect to all P parameters, by autodiff.
+
+    ``responses`` is an array or a tree of arrays with a leading axis N.
+    """
+    one = jax.grad(log_prob)
+    return jax.vmap(lambda response: ravel_pytree(one(params, response))[0])(responses)
+
+
+def gradient_products(chosen: Any, rejected: Any) -> GradientProducts:
+    """Norms and inner product of gradients (..., P), pair by pair."""
+    return GradientProducts(sqrt(dot(chosen, chosen)), sqrt(dot(rejected, rejected)), dot(chosen, rejected))
+
+
+def kappa(d_w: Any, d_l: Any, norm_w: Any, norm_l: Any) -> Any:
+    """d_w |g_w| / (d_l |g_l|), how much harder a step pushes the chosen than the rejected; infinite for d_l = 0."""
+    return d_w * norm_w / (d_l * norm_l)
+
+
+def first_order_changes(d_w: Any, d_l: Any, norm_w: Any, norm_l: Any, inner: Any) -> tuple[Any, Any]:
+    """Rates at which a step along d_w g_w - d_l g_l changes the log-probabilities of the chosen and of the rejected.
+
+    d_w |g_w|^2 - d_l <g_w, g_l> and d_w <g_w, g_l> - d_l |g_l|^2; times the learning rate, up to terms of its square.
+    Yuan et al. 2024, arXiv:2410.13828, Eqs. 4-5.
+    """
+    return d_w * norm_w**2 - d_l * inner, d_w * inner - d_l * norm_l**2
+
+
+def safe_interval(norm_w: Any, norm_l: Any, inner: Any) -> tuple[Array, Array]:
+    """The open interval of d_w / d_l in which, to first order, the chosen rises and the rejected falls.
+
+    It is (<g_w, g_l> / |g_w|^2, |g_l|^2 / <g_w, g_l>); with an inner product <= 0 every ratio will do: (0, inf).
+    """
+    inner, entangled = jnp.asarray(inner), jnp.asarray(inner) > 0
+    highest = norm_l**2 / jnp.where(entangled, inner, 1)
+    return jnp.where(entangled, inner / norm_w**2, 0), jnp.where(entangled, highest, jnp.inf)
+
+
+class Case(IntEnum):
+    """What a small step does to a pair; numbers as in Yuan et al. 2024, arXiv:2410.13828, Table 1."""
+
+    UNDEFINED = 0
+    """A gradient vanishes, kappa is not positive, or equal pushes on parallel gradients cancel: nothing moves."""
+    IDEAL = 1
+    """The chosen rises and the rejected falls."""
+    BOTH_FALL = 2
+    BOTH_RISE = 3
+
+
+def case(kappa: Any, cosine: Any) -> Array:
+    """The ``Case`` of each pair, an integer: both fall if kappa <= cosine, both rise if 1 / kappa <= cosine.
+
+    Equality counts as entangled: one of the two stays unmoved to first order. Where both weights are negative, the loss
+    is past its target and all moves are reversed: kappa cannot tell.
+    """
+    kappa, cosine = jnp.asarray(kappa), jnp.asarray(cosine)
+    fall, rise = kappa <= cosine, kappa * cosine >= 1
+    defined = (kappa > 0) & ~jnp.isnan(cosine) & ~(fall & rise)
+    # at kappa = inf the product is NaN for a cosine of 0, where the chosen rises and the rejected stays
+    rise = rise | (jnp.isinf(kappa) & (cosine >= 0))
+    entangled = jnp.where(fall, Case.BOTH_FALL, jnp.where(rise, Case.BOTH_RISE, Case.IDEAL))
+    return jnp.where(defined, entangled, Case.UNDEFINED)
+
+
+def ches(chosen: Any, rejected: Any) -> Any:
+    """Centred hidden embedding similarity <S_w, S_l> - |S_w|^2 of the sums S (..., d) of a response's hidden vectors.
+
+    Each sum runs over the positions that predict the response's tokens. Of the means in place of the sums it is the
+    length-normalised score. Razin et al. 2024, arXiv:2410.08847, Def. 2.
+    """
+    return dot(chosen, rejected) - dot(chosen, chosen)
+
+
+# -- of a whole distribution -----------------------------------------------------------------------------------------
+
+
+def entropy(log_probs: Any) -> Any:
+    """Entropy (...) in nats of log-probabilities (..., V), which must be finite."""
+    return -total(exp(log_probs) * log_probs)
+
+
+def log_kl(log_p: Any, log_q: Any) -> Any:
+    """KL(p || q) (...) in nats from log-probabilities (..., V), which must be finite."""
+    return total(exp(log_p) * (log_p - log_q))

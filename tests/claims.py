@@ -1,0 +1,319 @@
+"""Fourteen claims of nine papers that the mechanism must carry, each until its paper's own file states it.
+
+Those of gradient entanglement stand in ``theory/entanglement.py``; the others wait here.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+
+from sandbox.algebra import (
+    cosh,
+    dot,
+    exp,
+    flow_margin,
+    grad,
+    kl,
+    log,
+    log_sigmoid,
+    log_softmax,
+    mean,
+    onehot,
+    relu,
+    sigmoid,
+    sinh,
+    softmax,
+    softplus,
+    sqrt,
+    stack,
+    tanh,
+    tanh_excess,
+    total,
+    velocity,
+)
+from sandbox.losses import PairLogProbs, dpo
+from theory.statement import (
+    All,
+    AtMost,
+    Below,
+    Bowl,
+    Conserved,
+    Equal,
+    Given,
+    Grows,
+    Index,
+    LargestIs,
+    Positive,
+    Positives,
+    Rate,
+    Real,
+    Reals,
+    Simplex,
+    Source,
+    Tends,
+    Unit,
+    theorem,
+)
+
+DPO_3D = "yan2024dpo3d"
+H_CALIBRATION = "huang2025hcalibration"
+MULTIPLICITY = "watson2023multiplicity"
+PN = "sheena2023pn"
+DUALITY = "xie2023duality"
+DISPLACEMENT = "razin2024displacement"
+DYNAMICS = "ren2024dynamics"
+
+
+def pair(z, z0, w, l):
+    """The log-probabilities of two single tokens under logits z and reference logits z0."""
+    now, ref = log_softmax(z), log_softmax(z0)
+    return PairLogProbs(now[w], now[l], ref[w], ref[l])
+
+
+# -- DPO's 3D-properties -------------------------------------------------------------------------------------------
+
+
+@theorem(Source(DPO_3D, "Cor. 2"), r"\partial_q L \to C/p \; (\beta = 1)", claim="C3", expect="checked",
+         p=Positive(), a=Positive(), b=Positive())  # fmt: skip
+def gradient_as_the_rejected_vanishes(p, a, b):
+    """At beta = 1 the slope in the rejected probability tends to C/p, C = a/b, as that probability vanishes."""
+
+    def slope(q):
+        def loss(q):
+            return dpo(PairLogProbs(log(p), log(q), log(a), log(b)), beta=1)
+
+        return velocity(loss)(q)
+
+    return Tends(slope, 0, a / (b * p))
+
+
+@theorem(Source(DPO_3D, "Cor. 2"), r"\partial_q L \to \infty \; (\beta = 1/2)", claim="C3", expect="checked",
+         p=Positive(), a=Positive(), b=Positive())  # fmt: skip
+def gradient_explodes_below_one(p, a, b):
+    """At beta = 1/2 the slope in the rejected probability grows without bound as that probability vanishes."""
+
+    def slope(q):
+        def loss(q):
+            return dpo(PairLogProbs(log(p), log(q), log(a), log(b)), beta=1 / 2)
+
+        return velocity(loss)(q)
+
+    return Tends(slope, 0, "oo")
+
+
+@theorem(Source(DPO_3D, "ours"), r"u + e^u = 1 + 2\beta^2 t", claim="C6",
+         z=Reals("V"), z0=Reals("V"), w=Index("V"), l=Index("V"), beta=Positive())  # fmt: skip
+def clock_of_dpo(z, z0, w, l, beta):
+    """Along the gradient flow of DPO on one pair, u + e^u grows at the constant rate 2 beta^2, u the scaled margin."""
+
+    def clock(z):
+        u = beta * ((z - z0)[w] - (z - z0)[l])
+        return u + exp(u)
+
+    def flow(z):
+        return -grad(lambda z: dpo(pair(z, z0, w, l), beta=beta))(z)
+
+    return Grows(clock, flow, at=z, start=z0, by=2 * beta**2, begins=1)
+
+
+@theorem(Source(DPO_3D, "ours"), r"\pi_l \sim t^{-1/\beta}", claim="C10", expect="checked",
+         p_w=Positive(), p_l=Positive(), p_o=Positive(), k=Positive())  # fmt: skip
+def rate_of_the_rejected(p_w, p_l, p_o, k):
+    """Under DPO's flow on one tabular pair the rejected probability falls like t^(-1/beta); beta between 1/4 and 1."""
+    beta = 1 / (1 + 3 * k / (1 + k))
+    t = 10.0 ** jnp.linspace(10, 14, 9)
+    shift = flow_margin(1 + 2 * beta**2 * t) / (2 * beta)
+    rest = jnp.log(jnp.stack([p_w, p_l, p_o]))
+    log_probs = jax.nn.log_softmax(rest + shift[:, None] * jnp.array([[1.0, -1.0, 0.0]]), axis=-1)
+    # within: log corrections to the power of t and the mass still off the chosen, at t of 1e10 to 1e14
+    return Rate(t, jnp.exp(log_probs[:, 1]), -1 / beta, within=0.02)
+
+
+# -- h-calibration -------------------------------------------------------------------------------------------------
+
+
+@theorem(Source(H_CALIBRATION, "ours"), r"\max_A |E[(p-o)1_A]|/P(A) = \max_a |p_a - q_a|", claim="C2",
+         weight=Positives("A"), top=Positive(), drop=Positives("A"))  # fmt: skip
+def worst_set_is_an_atom(weight, top, drop):
+    """Of all sets of atoms, the largest mean gap is that of one atom, the one with the largest gap."""
+    size = weight.shape[0]
+    drops = drop * (1 - onehot(0, drop))  # atom 0 has the largest gap
+    gap = top - drops
+    subsets = [s for n in range(1, size + 1) for s in combinations(range(size), n)]
+
+    def average(x, s):
+        return sum(weight[a] * x[a] for a in s) / sum(weight[a] for a in s)
+
+    values = stack(*(average(gap, s) for s in subsets))
+    return LargestIs(values, top, stack(*(average(drops, s) for s in subsets)), at=0)
+
+
+@theorem(Source(H_CALIBRATION, "ours"), r"|E[(p-o)1_A]| \le h P(A)", claim="C2",
+         weight=Positives("A"), inside=Positives("A"), top=Positive(), drop=Positives("A"))  # fmt: skip
+def no_set_beats_the_worst_atom(weight, inside, top, drop):
+    """Over any (even fractional) set of atoms the mean gap is at most the largest atom's, at every number of atoms."""
+    mass = dot(weight, inside)
+    return AtMost(dot(weight * inside, top - drop) / mass, top, slack=dot(weight * inside, drop) / mass)
+
+
+@theorem(Source(H_CALIBRATION, "abstract"), r"\text{pooled loss} = 0 \Rightarrow \text{calibrated}", claim="C6",
+         expect="refuted", a=Unit())  # fmt: skip
+def zero_pooled_loss_means_calibrated(a):
+    """Two contexts predicted (.6, .4) and (.4, .6): with both pooled gaps at zero, each context would be calibrated."""
+    b = a - 0.2  # the posterior of class 1 in the second context that closes the pooled gaps
+    pooled = absolute(0.6 - (a + 1 - b) / 2) + absolute(0.4 - (1 - a + b) / 2)
+    canonical = absolute(0.6 - a) + absolute(0.4 - (1 - a))
+    return Given(b, then=Equal(canonical, pooled))
+
+
+def absolute(x):
+    """The magnitude of x."""
+    return relu(x) + relu(-x)
+
+
+# -- predictive multiplicity ---------------------------------------------------------------------------------------
+
+
+def bernoulli_kl(t0, t):
+    """KL of two Bernoulli laws given by their logits, nats."""
+    return sigmoid(t0) * (log_sigmoid(t0) - log_sigmoid(t)) + sigmoid(-t0) * (log_sigmoid(-t0) - log_sigmoid(-t))
+
+
+@theorem(Source(MULTIPLICITY, "ours"), r"L(w) - L(w_0) = \frac1n \sum_i KL(p_i^0 \| g_w(x_i))", claim="C1",
+         x=Reals("n", "d"), y=Reals("n"), w=Reals("d"), w0=Reals("d"))  # fmt: skip
+def level_set_is_a_kl_ball(x, y, w, w0):
+    """The excess logistic loss is the mean KL from the baseline's predictions; the last term vanishes at the optimum."""
+
+    def loss(w):
+        return mean(softplus(x @ w) - y * (x @ w))
+
+    return Equal(loss(w) - loss(w0), mean(bernoulli_kl(x @ w0, x @ w)) + dot(grad(loss)(w0), w - w0))
+
+
+@theorem(Source(MULTIPLICITY, "ours"), r"2(p-q)^2 \le KL(p\|q)", claim="C5", p=Unit(), q=Unit())
+def pinsker(p, q):
+    """The squared difference of two Bernoulli probabilities is at most half their KL divergence."""
+
+    def divergence(q):
+        return p * (log(p) - log(q)) + (1 - p) * (log(1 - p) - log(1 - q))
+
+    return Bowl(lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=(1 - 2 * q) ** 2 / (q * (1 - q)))
+
+
+# -- the p-n criterion -----------------------------------------------------------------------------------------------
+
+
+@theorem(Source(PN, "ours"), r"D[g\|p_\theta] = D[g\|p_{*}] + D[p_{*}\|p_\theta]", claim="C1",
+         q=Simplex("K"), phi=Reals("K"), s=Real(), t=Real())  # fmt: skip
+def pythagoras(q, phi, s, t):
+    """Divergences add at the information projection; away from it the defect is the gap in the mean statistic."""
+    star, other = softmax(s * phi), softmax(t * phi)
+    defect = (s - t) * (dot(q, phi) - dot(star, phi))
+    return Equal(kl(q, other), kl(q, star) + kl(star, other) + defect)
+
+
+@theorem(Source(PN, "negative control"), r"D[p_\theta\|g] = D[p_\theta\|p_{*}] + D[p_{*}\|g]", claim="C1",
+         expect="refuted", q=Simplex("K"), phi=Reals("K"), s=Real(), t=Real())  # fmt: skip
+def pythagoras_reversed(q, phi, s, t):
+    """The same with every divergence the other way round."""
+    star, other = softmax(s * phi), softmax(t * phi)
+    defect = (s - t) * (dot(q, phi) - dot(star, phi))
+    return Equal(kl(other, q), kl(star, q) + kl(other, star) + defect)
+
+
+# -- utility-probability duality -----------------------------------------------------------------------------------
+
+
+def after_one_step(u, q, a, b, d, x, eta):
+    """The gap u(a) - u(b) after one maximum-likelihood step, from a gap d and a gap x in the data law."""
+    u = u + (u[b] - u[a] + d) * onehot(a, u)
+    q = q + (q[b] - q[a] + x) * onehot(a, q)
+    after = u + eta * (q - softmax(u))
+    return after[a] - after[b], softmax(u)
+
+
+@theorem(Source(DUALITY, "ours"), r"u_1(a) > u_1(b) \text{ whenever } q(a) > q(b)", claim="C5",
+         u=Reals("V"), q=Reals("V"), a=Index("V"), b=Index("V"), d=Positive(), x=Positive(), eta=Below(2))  # fmt: skip
+def order_after_one_step(u, q, a, b, d, x, eta):
+    """One tabular step of size at most 2 from a consistent start leaves every pair in the order of the data law."""
+    gap, p = after_one_step(u, q, a, b, d, x, eta)
+    rest = 1 - p[a] - p[b]
+    others = dot(p, 1 - onehot(a, p) - onehot(b, p))
+    slack = (1 - eta / 2) * d + eta * (tanh_excess(d / 2) + others * tanh(d / 2) + x)
+    return All(AtMost(0 * d, gap, slack=slack), Equal(rest, others))
+
+
+@theorem(Source(DUALITY, "negative control"), r"\eta = 5/2", claim="C5", expect="refuted",
+         u=Reals("V"), q=Reals("V"), a=Index("V"), b=Index("V"), d=Positive(), x=Positive())  # fmt: skip
+def order_after_a_longer_step(u, q, a, b, d, x):
+    """The same with a step of 5/2."""
+    gap, _ = after_one_step(u, q, a, b, d, x, 2.5)
+    return AtMost(0 * d, gap)
+
+
+# -- likelihood displacement ----------------------------------------------------------------------------------------
+
+
+@theorem(Source(DISPLACEMENT, "ours"), r"\dot h = W_+ - W_-,\; \dot W_\pm = \pm h", claim="C4",
+         W=Reals("V", "d"), h=Reals("d"), w=Index("V"), l=Index("V"), k=Index("V", distinct=False))  # fmt: skip
+def forces_on_unembeddings(W, h, w, l, k):
+    """The margin of one single-token sample moves only the two rows that it names, by plus and minus h."""
+
+    def margin(W, h):
+        return log_softmax(W @ h)[w] - log_softmax(W @ h)[l]
+
+    rows = grad(lambda W: margin(W, h))(W)[k]
+    features = grad(lambda h: margin(W, h))(h)
+    pull = onehot(w, W @ h)[k] - onehot(l, W @ h)[k]
+    return All(Equal(rows, pull * h), Equal(features, W[w] - W[l]))
+
+
+@theorem(Source(DISPLACEMENT, "ours"), r"M = M_0\cosh 2\sqrt2\tau + \ldots", claim="C4",
+         h0=Reals("d"), delta0=Reals("d"), tau=Real())  # fmt: skip
+def closed_form_flow(h0, delta0, tau):
+    """The coupled flow of features and unembedding difference solves h' = delta, delta' = 2h; the margin follows."""
+    omega = sqrt(2 + 0 * tau)
+
+    def h(t):
+        return h0 * cosh(omega * t) + delta0 * (sinh(omega * t) / omega)
+
+    def delta(t):
+        return delta0 * cosh(omega * t) + h0 * (2 * sinh(omega * t) / omega)
+
+    grown = dot(h0, delta0) * cosh(2 * omega * tau)
+    driven = (dot(delta0, delta0) + 2 * dot(h0, h0)) / (2 * omega) * sinh(2 * omega * tau)
+    return All(
+        Equal(dot(h(tau), delta(tau)), grown + driven),
+        Equal(velocity(h)(tau), delta(tau)),
+        Equal(velocity(delta)(tau), 2 * h(tau)),
+    )
+
+
+# -- learning dynamics ---------------------------------------------------------------------------------------------
+
+
+@theorem(Source(DYNAMICS, "ours"), r"e^{-z_i} - e^{-z_j} = \text{const}", claim="C5",
+         z=Reals("V"), l=Index("V"), i=Index("V"), j=Index("V"))  # fmt: skip
+def conserved_by_squeezing(z, l, i, j):
+    """Pushing down one response conserves e^-z_i - e^-z_j of any two others, and the sum of all logits."""
+
+    def flow(z):
+        return grad(lambda z: -log_softmax(z)[l])(z)
+
+    return All(Conserved(lambda z: exp(-z[i]) - exp(-z[j]), flow, at=z), Conserved(total, flow, at=z))
+
+
+@theorem(Source(DYNAMICS, "App. E, Claim 4"), r"p_- \downarrow \;\Rightarrow\; \alpha_* \uparrow", claim="C4",
+         expect="refuted", r=Unit(), q=Unit(), shrink=Unit(), s=Positive())  # fmt: skip
+def rarer_rejected_lifts_the_top_more(r, q, shrink, s):
+    """The rarer the rejected response, the more the most likely one gains from pushing it down."""
+
+    def gain(q):
+        others = [(1 - q) * r, (1 - q) * (1 - r)]
+        spread = sum(p * exp(s * p) for p in others) + q * exp(-s * (1 - q))
+        return exp(s * others[0]) / spread
+
+    return Given(r - (1 - r), then=AtMost(gain(q), gain(shrink * q)))

@@ -1,0 +1,145 @@
+"""The arguments of a theorem: as symbols for the two symbolic readings, and at random rational points."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+import sympy as sp
+
+from sandbox.algebra import reading, sizefree
+from sandbox.algebra.sizefree import Family, Law
+from theory.statement import Domain, Theorem, axes_of, index_names, shapes
+
+DIGITS = 30
+
+
+# -- symbols for arguments -----------------------------------------------------------------------------------------
+
+
+def _assumption(domain: Domain) -> dict[str, bool]:
+    return {"positive": True} if domain.kind == "positive" else {"real": True}
+
+
+def sizefree_arguments(theorem: Theorem) -> Iterator[dict[str, Any]]:
+    """The arguments as size-free symbols: one set for each way in which free indices may coincide with others."""
+    args: dict[str, Any] = {}
+    with reading("sizefree"):
+        for name, d in theorem.domains.items():
+            if d.kind == "index":
+                args[name] = sizefree.index(name, d.axes[0])
+            elif not d.axes:
+                args[name] = d.make(sp.Symbol(name, **_assumption(d)))
+            else:
+                base = (Law if d.law else sp.IndexedBase)(sp.Symbol(name, **_assumption(d)))
+                family = Family(lambda *k, base=base: base[k if len(k) > 1 else k[0]], d.axes)
+                args[name] = family if d.law else d.make(family)
+    free = [n for n, d in theorem.domains.items() if d.kind == "index" and not d.distinct]
+    yield from _coincidences(args, free, theorem)
+
+
+def _coincidences(args: dict[str, Any], free: list[str], theorem: Theorem) -> Iterator[dict[str, Any]]:
+    if not free:
+        yield args
+        return
+    name, *rest = free
+    taken = [n for n, d in theorem.domains.items() if d.axes == theorem.domains[name].axes and d.kind == "index"]
+    others = {args[n] for n in taken if n not in free}
+    for value in [args[name], *sorted(others, key=str)]:
+        yield from _coincidences({**args, name: value}, rest, theorem)
+
+
+def concrete_arguments(theorem: Theorem, size: int) -> Iterator[dict[str, Any]]:
+    """The arguments as arrays of symbols at one size, for every choice of the indices at the smallest size."""
+    sizes = {a: max(size, smallest_sizes(theorem)[a]) for a in axes_of(theorem)}
+    args: dict[str, Any] = {}
+    with reading("concrete"):
+        for name, shape in shapes(theorem, sizes).items():
+            d = theorem.domains[name]
+            if d.kind != "index":
+                symbols = _symbol_array(name, shape, _assumption(d))
+                args[name] = d.make(symbols)
+    for indices in itertools.islice(_index_choices(theorem, sizes), 6 if size == 2 else 1):
+        yield {n: indices[n] if n in indices else args[n] for n in theorem.domains}
+
+
+def _symbol_array(name: str, shape: tuple[int, ...], assumption: dict[str, bool]) -> Any:
+    if not shape:
+        return sp.Symbol(name, **assumption)
+    symbols = np.empty(shape, dtype=object)
+    for k in np.ndindex(*shape):
+        symbols[k] = sp.Symbol(f"{name}{''.join(map(str, k))}", **assumption)
+    return symbols
+
+
+def smallest_sizes(theorem: Theorem) -> dict[str, int]:
+    needed = {a: len(index_names(theorem, a, distinct=True)) for a in axes_of(theorem)}
+    return {a: max(n, 2) for a, n in needed.items()}
+
+
+def _index_choices(theorem: Theorem, sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    per_axis = []
+    for a in axes_of(theorem):
+        distinct, free = (index_names(theorem, a, distinct=x) for x in (True, False))
+        choices = itertools.product(
+            itertools.permutations(range(sizes[a]), len(distinct)), itertools.product(range(sizes[a]), repeat=len(free))
+        )
+        per_axis.append([dict(zip([*distinct, *free], (*p, *q), strict=True)) for p, q in choices])
+    for combination in itertools.product(*per_axis):
+        yield {k: v for part in combination for k, v in part.items()}
+
+
+# -- random points -------------------------------------------------------------------------------------------------
+
+
+def random_generators(theorem: Theorem, sizes: Mapping[str, int], rng: random.Random, largest: int = 30) -> dict:
+    """Rational generators at random, with numerators and denominators up to ``largest``; indices as integers."""
+
+    def number(kind: str) -> Fraction:
+        j, k = rng.randint(1, largest), rng.randint(1, largest)
+        value = rng.choice((Fraction(j), Fraction(1, k), Fraction(j, k)))  # large and small as likely as in between
+        return value if kind == "positive" else value * rng.choice((1, -1))
+
+    chosen: dict[str, Any] = {}
+    for a in axes_of(theorem):
+        distinct, free = (index_names(theorem, a, distinct=x) for x in (True, False))
+        chosen |= dict(zip(distinct, rng.sample(range(sizes[a]), len(distinct)), strict=True))
+        chosen |= {n: rng.randrange(sizes[a]) for n in free}
+    for name, shape in shapes(theorem, sizes).items():
+        kind = theorem.domains[name].kind
+        if kind != "index":
+            flat = [number(kind) for _ in range(int(np.prod(shape)))]
+            chosen[name] = np.array(flat, dtype=object).reshape(shape) if shape else flat[0]
+    return {n: chosen[n] for n in theorem.domains}
+
+
+def symbol_values(theorem: Theorem, generators: Mapping[str, Any]) -> dict[sp.Basic, Any]:
+    """A value for each symbol of ``sizefree_arguments``."""
+    values: dict[sp.Basic, Any] = {}
+    for name, d in theorem.domains.items():
+        x = generators[name]
+        if d.kind == "index":
+            values[sizefree.index(name, d.axes[0])] = x
+        elif not d.axes:
+            values[sp.Symbol(name, **_assumption(d))] = _digits(x)
+        else:
+            if d.law:
+                x = x / x.sum(axis=-1, keepdims=True)
+            base = (Law if d.law else sp.IndexedBase)(sp.Symbol(name, **_assumption(d)))
+            values[base] = np.vectorize(_digits, otypes=[object])(x)
+    return values
+
+
+def _digits(x: Any) -> mp.mpf:
+    with mp.workdps(DIGITS):
+        return mp.mpf(x.numerator) / x.denominator
+
+
+def as_arrays(generators: Mapping[str, Any]) -> dict[str, Any]:
+    """Rational generators as floating-point arrays (indices stay integers)."""
+    return {n: x if isinstance(x, int) else np.asarray(x, dtype=object).astype(float) for n, x in generators.items()}
