@@ -79,9 +79,9 @@ def _loss(**ranges: Callable[[str, Any], Any]) -> Callable[[Loss], Loss]:
             broadcastable("pair", pair._asdict())
             for field, x, check in zip(pair._fields, pair, _PAIR_CHECKS, strict=True):
                 check(f"pair.{field}", x)
-            for name, check in ranges.items():
+            for name, in_its_range in ranges.items():
                 if name in constants:
-                    check(name, constants[name])
+                    in_its_range(name, constants[name])
             return formula(pair, **constants)
 
         LOSSES[formula.__name__] = loss

@@ -13,8 +13,8 @@ from sandbox.algebra import log, total
 class Domain:
     """A set of admissible values: free generators and a map from them to the value, written in the words.
 
-    kind: what a generator is: "real", "positive" or "index". axes: the names of the value's axes. make: the map.
-    law: the value is positive and sums to one over its last axis. distinct: an index that no other index equals.
+    kind: what a generator is: "real", "nonzero", "positive" or "index". axes: the names of the value's axes.
+    make: the map. law: the value is positive and sums to one over its last axis. distinct: an index that no other index equals.
     """
 
     kind: str
@@ -32,6 +32,11 @@ def Real() -> Domain:
 def Reals(*axes: str) -> Domain:
     """Any real array."""
     return Domain("real", axes)
+
+
+def NonZeros(*axes: str) -> Domain:
+    """An array of real numbers none of which is 0: a vector that is not zero, in a basis that shows it."""
+    return Domain("nonzero", axes)
 
 
 def Positive() -> Domain:

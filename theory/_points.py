@@ -23,7 +23,7 @@ DIGITS = 30
 
 
 def _assumption(domain: Domain) -> dict[str, bool]:
-    return {"positive": True} if domain.kind == "positive" else {"real": True}
+    return {"positive": {"positive": True}, "nonzero": {"real": True, "nonzero": True}}.get(domain.kind, {"real": True})
 
 
 def sizefree_arguments(theorem: Theorem) -> Iterator[dict[str, Any]]:
@@ -55,7 +55,10 @@ def _coincidences(args: dict[str, Any], free: list[str], theorem: Theorem) -> It
 
 
 def concrete_arguments(theorem: Theorem, size: int) -> Iterator[dict[str, Any]]:
-    """The arguments as arrays of symbols at one size, for every choice of the indices at the smallest size."""
+    """The arguments as arrays of symbols at one size, for every way in which indices may lie to each other.
+
+    Distinct indices take the first places, which by symmetry are as good as any; at the smallest size all are tried.
+    """
     sizes = {a: max(size, smallest_sizes(theorem)[a]) for a in axes_of(theorem)}
     args: dict[str, Any] = {}
     with reading("concrete"):
@@ -64,7 +67,7 @@ def concrete_arguments(theorem: Theorem, size: int) -> Iterator[dict[str, Any]]:
             if d.kind != "index":
                 symbols = _symbol_array(name, shape, _assumption(d))
                 args[name] = d.make(symbols)
-    for indices in itertools.islice(_index_choices(theorem, sizes), 6 if size == 2 else 1):
+    for indices in _index_choices(theorem, sizes, every=size == 2):
         yield {n: indices[n] if n in indices else args[n] for n in theorem.domains}
 
 
@@ -73,7 +76,7 @@ def _symbol_array(name: str, shape: tuple[int, ...], assumption: dict[str, bool]
         return sp.Symbol(name, **assumption)
     symbols = np.empty(shape, dtype=object)
     for k in np.ndindex(*shape):
-        symbols[k] = sp.Symbol(f"{name}{''.join(map(str, k))}", **assumption)
+        symbols[k] = sp.Symbol(f"{name}[{','.join(map(str, k))}]", **assumption)  # no argument is called so
     return symbols
 
 
@@ -82,13 +85,13 @@ def smallest_sizes(theorem: Theorem) -> dict[str, int]:
     return {a: max(n, 2) for a, n in needed.items()}
 
 
-def _index_choices(theorem: Theorem, sizes: Mapping[str, int]) -> Iterator[dict[str, int]]:
+def _index_choices(theorem: Theorem, sizes: Mapping[str, int], every: bool) -> Iterator[dict[str, int]]:
     per_axis = []
     for a in axes_of(theorem):
         distinct, free = (index_names(theorem, a, distinct=x) for x in (True, False))
-        choices = itertools.product(
-            itertools.permutations(range(sizes[a]), len(distinct)), itertools.product(range(sizes[a]), repeat=len(free))
-        )
+        fixed = itertools.permutations(range(sizes[a]), len(distinct)) if every else [tuple(range(len(distinct)))]
+        loose = itertools.product(range(min(sizes[a], len(distinct) + len(free))), repeat=len(free))
+        choices = itertools.product(fixed, loose)
         per_axis.append([dict(zip([*distinct, *free], (*p, *q), strict=True)) for p, q in choices])
     for combination in itertools.product(*per_axis):
         yield {k: v for part in combination for k, v in part.items()}

@@ -22,7 +22,7 @@ import numpy as np
 import sympy as sp
 
 from sandbox.algebra import reading, sizefree
-from sandbox.algebra.normal import is_zero, never_negative
+from sandbox.algebra.normal import always_positive, is_zero, never_negative
 from sandbox.algebra.numeric import evaluate
 from sandbox.algebra.sizefree import Family, axis_of
 from sandbox.algebra.symbols import exact
@@ -194,15 +194,17 @@ def _discharged(duty: Duty, relation: Relation, points: list[sp.Symbol]) -> bool
         return True
     if kind == "zero":
         return all(is_zero(a - b) for a, b in components(values, points))
+    if kind == "positive":
+        return all(always_positive(x) for (x,) in components(values, points))
     if kind == "nonneg":
-        premises = [d.values[0] for d in relation.duties if d.kind == "premise"]
+        premises = [x for d in relation.duties if d.kind == "premise" for (x,) in components(d.values, points)]
         return all(_signed(x, premises) for (x,) in components(values, points))
     return False
 
 
-def _signed(x: sp.Expr, premises: list[Any]) -> bool:
+def _signed(x: sp.Expr, premises: list[sp.Expr]) -> bool:
     """x >= 0, by itself or as a premise times something >= 0."""
-    return never_negative(x) or any(never_negative(sp.cancel(x / p)) for p in premises if not isinstance(p, Family))
+    return never_negative(x) or any(never_negative(sp.cancel(x / p)) for p in premises)
 
 
 def _fails_somewhere(theorem: Theorem, args: Mapping[str, Any], relation: Relation) -> bool:
@@ -257,8 +259,11 @@ def counterexample(theorem: Theorem) -> Refuted | None:
 
 
 def _violated_at(theorem: Theorem, generators: Mapping[str, Any]) -> bool:
-    with reading("concrete"):
-        return _violated(theorem(**arguments(theorem, _exactly(generators))))
+    try:
+        with reading("concrete"):
+            return _violated(theorem(**arguments(theorem, _exactly(generators))))
+    except (ZeroDivisionError, TypeError):  # not defined, or not real, there: no counterexample
+        return False
 
 
 def _shrunk(theorem: Theorem, generators: dict[str, Any]) -> dict[str, Any]:
@@ -322,6 +327,8 @@ def _violated(relation: Relation) -> bool:
         return False
     for kind, values in relation.duties:
         if kind == "zero" and any(differ(value(a), value(b)) for a, b in components(values, [])):
+            return True
+        if kind == "positive" and any(value(x) <= 0 for (x,) in components(values, [])):
             return True
         if kind in ("nonneg", "implied") and any(
             value(x) < -(mp.mpf(10) ** (-DIGITS // 2)) for (x,) in components(values, [])

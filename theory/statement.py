@@ -29,6 +29,7 @@ from theory._domains import (
     Index,
     Logits,
     Negative,
+    NonZeros,
     Positive,
     Positives,
     Real,
@@ -40,8 +41,8 @@ from theory._domains import (
 
 __all__ = [
     "All", "Arch", "AtMost", "Below", "Bowl", "Conserved", "Domain", "Duty", "Equal", "Gap", "Given", "Grows", "Index",
-    "LargestIs", "Logits", "Mean", "Negative", "NonNegative", "Positive", "Positives", "Rate", "Real", "Reals",
-    "Relation", "SameSign", "Simplex", "Source", "Tends", "Theorem", "Unit", "Units", "arguments", "axes_of", "gap",
+    "LargestIs", "Logits", "Mean", "Negative", "NonNegative", "NonZeros", "Positive", "Positives", "Rate", "Real",
+    "Reals", "Relation", "SameSign", "Simplex", "Source", "Tends", "Theorem", "Unit", "Units", "arguments", "axes_of", "gap",
     "index_names", "shapes", "sizes_for", "theorem",
 ]  # fmt: skip
 
@@ -64,7 +65,8 @@ class Source(NamedTuple):
 class Duty(NamedTuple):
     """One thing to show. Prover, tester, planter and runs know only these kinds:
 
-    zero (a, b): a = b. nonneg (x): x >= 0. implied (x): x >= 0 follows from the others (tested, not proved again).
+    zero (a, b): a = b. nonneg (x): x >= 0. positive (x): x > 0.
+    implied (x): x >= 0 follows from the others (tested, not proved again).
     premise (x): assumed, x >= 0. tends (f, point, limit). slope (x, y, exponent, within): log y against log x.
     mean (samples, value, errors): within that many standard errors. state (q): constant along a run.
     """
@@ -101,7 +103,7 @@ def AtMost(lhs: Any, rhs: Any, slack: Any = None) -> Relation:
 
 def SameSign(a: Any, b: Any, factor: Any) -> Relation:
     """a > 0 iff b > 0 (and a = 0 iff b = 0), because a = factor * b with factor > 0."""
-    return Relation("equivalence", a, factor * b, (Duty("zero", (a, factor * b)), Duty("nonneg", (factor,))))
+    return Relation("equivalence", a, factor * b, (Duty("zero", (a, factor * b)), Duty("positive", (factor,))))
 
 
 def NonNegative(x: Any) -> Relation:
@@ -299,6 +301,8 @@ def gap(relation: Relation, tolerance: float) -> Gap:
         if kind == "zero":
             a, b = (jnp.asarray(v, jnp.result_type(float)) for v in values)
             distance = jnp.max(jnp.abs(a - b) / (1 + jnp.maximum(jnp.abs(a), jnp.abs(b))))
+        elif kind == "positive":
+            distance = jnp.where(jnp.all(jnp.asarray(values[0]) > 0), 0.0, jnp.inf)
         elif kind in ("nonneg", "implied"):
             x = jnp.asarray(values[0], jnp.result_type(float))
             distance = jnp.max(jnp.maximum(-x, 0) / (1 + jnp.abs(x)))
@@ -338,12 +342,12 @@ def _slope_gap(x: Any, y: Any, exponent: Any) -> Any:
 
 
 def sizes_for(theorem: Theorem, base: int) -> dict[str, int]:
-    """A size for each axis, all different, none too small for the distinct indices on it."""
+    """A size for each axis, all different, with room for two elements more than the indices on it."""
     needed = {a: 0 for a in axes_of(theorem)}
     for d in theorem.domains.values():
         if d.kind == "index":
             needed[d.axes[0]] += 1
-    return {a: max(base, needed[a]) + n for n, a in enumerate(needed)}
+    return {a: max(base, needed[a] + 2) + n for n, a in enumerate(needed)}
 
 
 def shapes(theorem: Theorem, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

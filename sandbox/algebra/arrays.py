@@ -96,12 +96,17 @@ def outer(a: Any, b: Any) -> Array:
     return a[..., :, None] * b[..., None, :]
 
 
+def _floating(x: Any) -> Array:
+    """A number that can be differentiated; the precision of a floating one is kept."""
+    return x if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.asarray(x, jnp.result_type(float))
+
+
 def grad(f: Callable[[Any], Any]) -> Callable[[Any], Array]:
-    return lambda x: jax.grad(f)(jnp.asarray(x, jnp.result_type(float)))
+    return lambda x: jax.grad(f)(_floating(x))
 
 
 def velocity(path: Callable[[Any], Any]) -> Callable[[Any], Array]:
-    return lambda t: jax.jvp(path, (t := jnp.asarray(t, jnp.result_type(float)),), (jnp.ones_like(t),))[1]
+    return lambda t: jax.jvp(path, (t := _floating(t),), (jnp.ones_like(t),))[1]
 
 
 def along(quantity: Callable[[Any], Any], field: Callable[[Any], Any]) -> Callable[[Any], Array]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import sympy as sp
 
 from sandbox.algebra.concrete import DivergenceOf
-from sandbox.algebra.sizefree import Divergence, axis_of
+from sandbox.algebra.sizefree import Divergence, axis_of, is_point
 
 
 def mutants(expr: sp.Expr) -> Iterator[tuple[str, sp.Expr]]:
@@ -50,9 +50,9 @@ def _here(expr: sp.Basic) -> Iterator[tuple[str, sp.Basic]]:
 
 
 def _exchanged(expr: sp.Basic) -> Iterator[tuple[str, sp.Basic]]:
-    points = sorted((s for s in expr.free_symbols if isinstance(s, sp.Symbol) and axis_of(s)), key=str)
+    points = sorted((s for s in expr.free_symbols if is_point(s)), key=str)
     for a, b in itertools.combinations(points, 2):
-        if axis_of(a) == axis_of(b) != "":
+        if axis_of(a) == axis_of(b):
             yield f"{a} and {b} exchanged", expr.xreplace({a: b, b: a})
 
 

@@ -15,7 +15,7 @@ import sympy as sp
 from sympy import KroneckerDelta
 
 from sandbox.algebra.concrete import DivergenceOf
-from sandbox.algebra.sizefree import Bound, Divergence, Law, Total, axis_of, fresh, size
+from sandbox.algebra.sizefree import Bound, Divergence, Law, Total, axis_of, fresh, is_point, size
 from sandbox.algebra.symbols import ExpExcess, FlowMargin, PositivePart, Step, TanhExcess, exact, spelled_out
 
 # -- sums ----------------------------------------------------------------------------------------------------------
@@ -124,13 +124,9 @@ def _open_divergences(expr: sp.Expr) -> sp.Expr:
     return expr.replace(lambda x: isinstance(x, Divergence | DivergenceOf), lambda x: x.spelled_out())
 
 
-def _is_point(i: sp.Basic) -> bool:
-    return isinstance(i, sp.Symbol) and not isinstance(i, sp.Dummy) and i.name[:1].isalpha() and axis_of(i) != ""
-
-
 def _distinct(expr: sp.Expr) -> sp.Expr:
     """Points of different names are different elements."""
-    return expr.replace(lambda x: isinstance(x, KroneckerDelta) and all(map(_is_point, x.args)), lambda x: sp.S.Zero)
+    return expr.replace(lambda x: isinstance(x, KroneckerDelta) and all(map(is_point, x.args)), lambda x: sp.S.Zero)
 
 
 def _sums_to_one(x: sp.Basic) -> bool:
@@ -264,16 +260,75 @@ def _outermost(total: Total, axis: str) -> Total | None:
     return None if inner is None else Total(Total(inner.body, total.index), inner.index)
 
 
-# -- sign ----------------------------------------------------------------------------------------------------------
+# -- sign --------------------------------------------------------------------------------------------------------------
 
 
-def _one_sign(expr: sp.Expr) -> bool:
-    """Do numerator and denominator have coefficients of one sign each, and the same one?"""
-    numerator, denominator = sp.fraction(sp.together(expr))
-    terms = [sp.Add.make_args(sp.expand(x)) for x in (numerator, denominator)]
-    return all(t.is_nonnegative for half in terms for t in half) or all(
-        t.is_nonpositive for half in terms for t in half
-    )
+def never_negative(expr: sp.Expr) -> bool:
+    """True only if ``expr`` >= 0 for every admissible value of its symbols, and at every size of its sums."""
+    return _signed(exact(expr), strict=False)
+
+
+def always_positive(expr: sp.Expr) -> bool:
+    """True only if ``expr`` > 0 for every admissible value of its symbols, and at every size of its sums."""
+    return _signed(exact(expr), strict=True)
+
+
+def _signed(expr: sp.Expr, strict: bool) -> bool:
+    if _plainly_signed(expr, strict) or _has_one_sign(expr, strict):
+        return True
+    if isinstance(expr, sp.Add) and all(_signed(x, False) for x in expr.args):
+        return not strict or any(_signed(x, True) for x in expr.args)
+    if isinstance(expr, sp.Mul) and all(_signed(x, strict) for x in expr.args):
+        return True
+    if isinstance(expr, Total) and _signed(expr.body, strict):
+        return True
+    free = [d for d in expr.atoms(KroneckerDelta) if d.free_symbols <= expr.free_symbols]
+    deltas = sorted(free, key=sp.default_sort_key)
+    if deltas:  # 0 or 1, either will do
+        return all(_signed(expr.xreplace({deltas[0]: sp.Integer(v)}), strict) for v in (0, 1))
+    opened = normal(expr)
+    return opened != expr and (_plainly_signed(opened, strict) or _has_one_sign(opened, strict))
+
+
+def _plainly_signed(expr: sp.Expr, strict: bool) -> bool:
+    """By the signs of symbols alone: sums and products of what has a sign, squares, closed functions."""
+    if expr.is_positive or (expr.is_nonnegative and not strict):
+        return True
+    if isinstance(expr, sp.Add):
+        signed = all(_plainly_signed(x, False) for x in expr.args)
+        return signed and (not strict or any(_plainly_signed(x, True) for x in expr.args))
+    if isinstance(expr, sp.Mul):
+        return all(_plainly_signed(x, strict) for x in expr.args)
+    if isinstance(expr, Total):
+        return _plainly_signed(expr.body, strict)
+    if isinstance(expr, sp.Pow):
+        square = bool(expr.exp.is_even) and (not strict or bool(expr.base.is_nonzero))
+        return square or (bool(expr.exp.is_real) and _plainly_signed(expr.base, strict))
+    if isinstance(expr, sp.log):
+        return _plainly_signed(sp.expand(expr.args[0] - 1), strict)
+    return False
+
+
+def _has_one_sign(expr: sp.Expr, strict: bool) -> bool:
+    """Is the sign plain once sums are opened at their points and exponentials are symbols?"""
+    ratio = _as_ratio(expr)
+    for candidate in (expr,) if ratio is None else (expr, ratio):
+        for form in _over_generators(candidate):
+            plain, monomials = _rational(form)
+            # e^t = 1 + something positive for t > 0
+            grown = {e: 1 + sp.Dummy("e", positive=True) for m, e in monomials.items() if m.is_positive}
+            if _one_sign(plain.xreplace(grown), strict):
+                return True
+    return False
+
+
+def _one_sign(expr: sp.Expr, strict: bool) -> bool:
+    """Do numerator and denominator have coefficients of one sign each, and the same one? (Strict: and not all zero.)"""
+    numerator, denominator = (sp.Add.make_args(sp.expand(x)) for x in sp.fraction(sp.together(expr)))
+    terms = (*numerator, *denominator)
+    up = all(t.is_nonnegative for t in terms) and (not strict or any(t.is_positive for t in numerator))
+    down = all(t.is_nonpositive for t in terms) and (not strict or any(t.is_negative for t in numerator))
+    return up or down
 
 
 def _over_generators(expr: sp.Expr) -> Iterable[sp.Expr]:
@@ -282,7 +337,7 @@ def _over_generators(expr: sp.Expr) -> Iterable[sp.Expr]:
     The powers of the rest are written either as a free quantity >= 0 or as rest^n - (a quantity >= 0), both true.
     """
     elements = {x for x in expr.atoms(sp.Indexed) if isinstance(x.base, Law) and len(x.indices) == 1}
-    outside = {x for x in elements if _is_point(x.indices[0])}
+    outside = {x for x in elements if is_point(x.indices[0])}
     sums = {t for t in expr.atoms(Total) if _power_of_law(t) is not None}
     laws = {x.base for x in outside} | {_power_of_law(t)[0] for t in sums}  # type: ignore[index]
     weights = {x: sp.Dummy(str(x), positive=True) for x in outside}
@@ -296,7 +351,7 @@ def _over_generators(expr: sp.Expr) -> Iterable[sp.Expr]:
             remainder = rest[p] ** n - free if subtract else free
             rule[t] = sp.Add(remainder, *(a**n for x, a in weights.items() if x.base == p)) / whole[p] ** n
         yield expr.xreplace(rule)
-    points = {i for x in expr.free_symbols | expr.atoms(sp.Indexed) for i in x.atoms(sp.Symbol) if _is_point(i)}
+    points = {i for x in expr.free_symbols | expr.atoms(sp.Indexed) for i in x.atoms(sp.Symbol) if is_point(i)}
     opened = {}
     for t in expr.atoms(Total) - sums:
         if t.body.is_positive and not any(isinstance(i, sp.Symbol) and i.name[0].isdigit() for i in t.free_symbols):
@@ -324,48 +379,3 @@ def _as_ratio(expr: sp.Expr) -> sp.Expr | None:
         else:
             rest += term
     return None if inside == 1 else inside * sp.exp(rest) - 1
-
-
-def never_negative(expr: sp.Expr) -> bool:
-    """True only if ``expr`` >= 0 for every admissible value of its symbols, and at every size of its sums."""
-    expr = exact(expr)
-    if _obviously_nonnegative(expr) or _has_one_sign(expr):
-        return True
-    if isinstance(expr, sp.Add | sp.Mul) and all(map(never_negative, expr.args)):
-        return True
-    if isinstance(expr, Total) and never_negative(expr.body):
-        return True
-    free = [d for d in expr.atoms(KroneckerDelta) if d.free_symbols <= expr.free_symbols]
-    deltas = sorted(free, key=sp.default_sort_key)
-    if deltas:  # 0 or 1, either will do
-        return all(never_negative(expr.xreplace({deltas[0]: sp.Integer(v)})) for v in (0, 1))
-    opened = normal(expr)
-    return opened != expr and (_obviously_nonnegative(opened) or _has_one_sign(opened))
-
-
-def _has_one_sign(expr: sp.Expr) -> bool:
-    """Is the sign plain once sums are opened at their points and exponentials are symbols?"""
-    ratio = _as_ratio(expr)
-    for candidate in (expr,) if ratio is None else (expr, ratio):
-        for form in _over_generators(candidate):
-            plain, monomials = _rational(form)
-            # e^t = 1 + something positive for t > 0
-            grown = {e: 1 + sp.Dummy("e", positive=True) for m, e in monomials.items() if m.is_positive}
-            if _one_sign(plain.xreplace(grown)):
-                return True
-    return False
-
-
-def _obviously_nonnegative(expr: sp.Expr) -> bool:
-    """By the signs of symbols alone: sums and products of what is >= 0, squares, closed functions."""
-    if expr.is_nonnegative:
-        return True
-    if isinstance(expr, sp.Add | sp.Mul):
-        return all(map(_obviously_nonnegative, expr.args))
-    if isinstance(expr, Total):
-        return _obviously_nonnegative(expr.body)
-    if isinstance(expr, sp.Pow):
-        return bool(expr.exp.is_even) or (bool(expr.exp.is_real) and _obviously_nonnegative(expr.base))
-    if isinstance(expr, sp.log):
-        return _obviously_nonnegative(sp.expand(expr.args[0] - 1))
-    return False

@@ -81,9 +81,7 @@ class _Evaluation:
         raise KeyError(f"no value for {e}")
 
     def sum(self, e: Total | Divergence, point: dict[sp.Basic, Any]) -> mp.mpf:
-        indices = sorted(
-            (s for s in e.free_symbols if isinstance(s, sp.Symbol) and axis_of(s)), key=sp.default_sort_key
-        )
+        indices = sorted((s for s in e.free_symbols if s in point and axis_of(s)), key=sp.default_sort_key)
         key = (e, *(point[i] for i in indices))
         if key not in self.sums:
             each = [{**point, e.index: n} for n in range(self.sizes[axis_of(e.index)])]

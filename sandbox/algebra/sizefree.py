@@ -34,6 +34,12 @@ def axis_of(i: sp.Symbol) -> str:
     return i.name.rpartition("@")[2] if "@" in i.name else ""
 
 
+def is_point(i: sp.Basic) -> bool:
+    """Is it an index that names one element, rather than one that a sum runs over (or the size of an axis)?"""
+    named = isinstance(i, sp.Symbol) and not isinstance(i, sp.Dummy) and i.name[:1].isalpha()
+    return named and axis_of(i) != "" and i != size(axis_of(i))
+
+
 def size(axis: str) -> sp.Symbol:
     """The number of elements of ``axis``."""
     return sp.Symbol(f"size@{axis}", integer=True, positive=True)
@@ -125,9 +131,14 @@ class Family:
 
     def __getitem__(self, key: Any) -> Any:
         keys = key if isinstance(key, tuple) else (key,)
+        if len(keys) > len(self.axes):
+            raise IndexError(f"{len(keys)} indices for axes {self.axes}")
         for k, axis in zip(keys, self.axes, strict=False):
-            if isinstance(k, sp.Symbol) and axis_of(k) != axis:
-                raise ValueError(f"index {k} does not run on axis {axis!r}")
+            if isinstance(k, sp.Symbol):
+                if axis_of(k) != axis:
+                    raise ValueError(f"index {k} does not run on axis {axis!r}")
+            elif not isinstance(k, int) or k < 0:  # from the end, or a slice: only where the size is known
+                raise NotImplementedError(f"index {k!r} has no size-free reading")
         if len(keys) == len(self.axes):
             return self.at(*keys)
         return Family(lambda *rest: self.at(*keys, *rest), self.axes[len(keys) :])
@@ -153,10 +164,13 @@ class Family:
         return Family(lambda *k: f(self.at(*k[cut:]), other.at(*k[other_cut:])), long.axes)
 
     def __matmul__(self, other: Family) -> Any:
-        if len(self.axes) == 1 and len(other.axes) == 2:
-            i = fresh(self.axes[0])
-            return Family(lambda k: Total(self.at(i) * other.at(i, k), i), other.axes[1:])
-        return total(self * other) if len(self.axes) >= len(other.axes) else NotImplemented
+        if len(other.axes) == 1:
+            return total(self * other)
+        if len(other.axes) > 2 or self.axes[-1] != other.axes[0]:
+            raise ValueError(f"axes {self.axes} and {other.axes} do not match in a product")
+        i = fresh(self.axes[-1])
+        axes = self.axes[:-1] + other.axes[1:]
+        return Family(lambda *k: Total(self.at(*k[:-1], i) * other.at(i, k[-1]), i), axes)
 
     def __neg__(self) -> Family:
         return self.map(operator.neg)
@@ -223,7 +237,10 @@ def kl(p: Family, q: Family) -> Any:
 
 
 def onehot(w: sp.Symbol, like: Family) -> Family:
-    return Family(lambda k: KroneckerDelta(k, w), like.axes[-1:])
+    axis = like.axes[-1]
+    if isinstance(w, sp.Symbol) and axis_of(w) != axis:
+        raise ValueError(f"index {w} does not run on axis {axis!r}")
+    return Family(lambda k: KroneckerDelta(k, w), (axis,))
 
 
 def stack(*xs: Any) -> Family:

@@ -18,6 +18,7 @@ from theory.statement import (
     AtMost,
     Equal,
     Index,
+    NonZeros,
     Positive,
     Real,
     Reals,
@@ -93,7 +94,7 @@ def rejected_falls_iff_inner_is_small(g_w, g_l, d_w, d_l):
 
 @theorem(
     Source(PAPER, "ours, after Condition 1"), r"\dot A > 0 \iff \cos < \kappa,\quad \kappa = \frac{d_w|g_w|}{d_l|g_l|}",
-    claim="C3", g_w=Reals("d"), g_l=Reals("d"), d_w=Positive(), d_l=Positive(),
+    claim="C3", g_w=NonZeros("d"), g_l=NonZeros("d"), d_w=Positive(), d_l=Positive(),
 )  # fmt: skip
 def chosen_rises_iff_kappa_exceeds_cosine(g_w, g_l, d_w, d_l):
     """One number decides: the chosen response rises exactly if the cosine is below kappa (gradients not zero)."""
@@ -104,7 +105,7 @@ def chosen_rises_iff_kappa_exceeds_cosine(g_w, g_l, d_w, d_l):
 
 @theorem(
     Source(PAPER, "ours, after Condition 1"), r"\dot B < 0 \iff \cos < 1/\kappa",
-    claim="C3", g_w=Reals("d"), g_l=Reals("d"), d_w=Positive(), d_l=Positive(),
+    claim="C3", g_w=NonZeros("d"), g_l=NonZeros("d"), d_w=Positive(), d_l=Positive(),
 )  # fmt: skip
 def rejected_falls_iff_kappa_is_below_inverse_cosine(g_w, g_l, d_w, d_l):
     """The rejected response falls exactly if the cosine is below 1 / kappa (gradients not zero)."""

@@ -11,6 +11,7 @@ from theory.statement import (
     AtMost,
     Equal,
     Index,
+    NonZeros,
     Positive,
     Positives,
     Real,
@@ -163,7 +164,7 @@ def pairwise_condition_covers_a_batch(p, w1, l1, w2, l2, t1, t2):
 
 @theorem(Source(PAPER, "normalised gradient, as recalled"),
          r"U \propto \frac{g_w}{|g_w|} - \frac{g_l}{|g_l|}:\quad \dot A = |g_w|(1-\cos) \ge 0 \ge \dot B",
-         claim="mend 1", g_w=Reals("d"), g_l=Reals("d"))  # fmt: skip
+         claim="mend 1", g_w=NonZeros("d"), g_l=NonZeros("d"))  # fmt: skip
 def normalised_gradients_never_entangle(g_w, g_l):
     """With each gradient divided by its norm, kappa is 1: the chosen rises and the rejected falls unless parallel."""
     n_w, n_l = sqrt(dot(g_w, g_w)), sqrt(dot(g_l, g_l))
@@ -175,7 +176,7 @@ def normalised_gradients_never_entangle(g_w, g_l):
 
 @theorem(Source(PAPER, "ours, beyond the paper"),
          r"z d_w g_w - \tfrac{d_l}{z} g_l \parallel \frac{g_w}{|g_w|} - \frac{g_l}{|g_l|},\; z = \kappa^{-1/2}",
-         claim="mend 1", g_w=Reals("d"), g_l=Reals("d"), d_w=Positive(), d_l=Positive())  # fmt: skip
+         claim="mend 1", g_w=NonZeros("d"), g_l=NonZeros("d"), d_w=Positive(), d_l=Positive())  # fmt: skip
 def calibrated_weights_normalise(g_w, g_l, d_w, d_l):
     """Weights times kappa^(-1/2) and its inverse keep their product and step along the normalised gradients."""
     n_w, n_l = sqrt(dot(g_w, g_w)), sqrt(dot(g_l, g_l))

@@ -29,6 +29,7 @@ from theory.statement import (
     Grows,
     Index,
     Logits,
+    NonZeros,
     Positive,
     Positives,
     Reals,
@@ -305,7 +306,7 @@ def shared_suffix_lowers_the_chosen(p, w, l, q, s, n):
 
 
 # n suffix positions, features of overlap R, residuals u after the chosen and v = T u after the rejected response.
-SUFFIX = dict(u=Reals("V"), n=Positive())
+SUFFIX = dict(u=NonZeros("V"), n=Positive())
 
 
 def suffix_gram(p, w, l, u, n, R, T):
@@ -315,6 +316,11 @@ def suffix_gram(p, w, l, u, n, R, T):
     return a + n * square, b + n * T**2 * square, c + n * R * T * square
 
 
+def n_star(delta, square, R, T):
+    """The suffix length beyond which the chosen falls, for T > 1/R; square = |u|^2."""
+    return (1 - delta) / (square * (R * T - 1))
+
+
 @theorem(Source(PAPER, "ours"), r"\dot A < 0 \iff n > n^* = \frac{1-\delta}{|u|^2(RT-1)}", claim="C8(ii)",
          **TOKENS, **SUFFIX, R=Unit(), more=Positive())  # fmt: skip
 def chosen_falls_beyond_n_star(p, w, l, u, n, R, more):
@@ -322,8 +328,7 @@ def chosen_falls_beyond_n_star(p, w, l, u, n, R, more):
     T = (1 + more) / R
     a, _, c = suffix_gram(p, w, l, u, n, R, T)
     square = dot(u, u)
-    threshold = (1 - p[w] + p[l]) / (square * (R * T - 1))
-    return SameSign(c - a, n - threshold, factor=square * (R * T - 1))
+    return SameSign(c - a, n - n_star(p[w] - p[l], square, R, T), factor=square * (R * T - 1))
 
 
 @theorem(Source(PAPER, "ours"), r"b - c = 1 + \delta + n|u|^2 T(T-R) > 0 \text{ if } T \ge R", claim="C8(ii)",

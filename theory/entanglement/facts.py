@@ -1,0 +1,356 @@
+"""What tells the losses apart: which of them stop, and where; which push for ever, give up, or push the wrong way.
+
+F1, the ratio of the weights, stands in the table of ``losses``; the facts are numbered from there on. A function of the
+margin alone is read at the margin h of a pair whose other log-probabilities are 0: only h enters it.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from sandbox import losses
+from sandbox.algebra import cosh, dot, exp, kl, log, log_sigmoid, log_softmax, sigmoid, softmax, step
+from sandbox.losses import PairLogProbs, margin_weights
+from theory.entanglement.losses import FLIPS, PAIR, Pair, bell
+from theory.statement import (
+    All,
+    AtMost,
+    Bowl,
+    Domain,
+    Equal,
+    Index,
+    NonNegative,
+    Positive,
+    Real,
+    Reals,
+    SameSign,
+    Simplex,
+    Source,
+    Tends,
+    Unit,
+    theorem,
+)
+
+LENGTHS: dict[str, Any] = dict(n_w=Positive(), n_l=Positive())
+
+
+def at_margin(h):
+    """A pair of margin h."""
+    return PairLogProbs(h, 0 * h, 0 * h, 0 * h)
+
+
+def weights_of(loss, pair, **constants):
+    """(d_w, d_l) of a loss at its constants."""
+    return margin_weights(partial(loss, **constants), pair)
+
+
+# -- F2: losses that stop -----------------------------------------------------------------------------------------------
+
+
+@theorem(Source("azar2023ipo", "Eq. 17"), r"L'(h) = 2\,(h - 1/2\tau)", claim="F2", h=Real(), tau=Positive())
+def ipo_stops(h, tau):
+    """IPO stops at the margin 1 / (2 tau), and comes back from beyond; its minimum is 0."""
+    return Bowl(lambda h: 0 * h, lambda h: losses.ipo(at_margin(h), tau=tau), at=h, bottom=1 / (2 * tau), factor=2)
+
+
+@theorem(Source("wu2024sppo", "Eq. 4.7"), r"\partial L/\partial r_w = 2(r_w - \eta/2),\;"
+         r" \partial L/\partial r_l = 2(r_l + \eta/2)", claim="F2", r_w=Real(), r_l=Real(), eta=Positive())  # fmt: skip
+def sppo_stops(r_w, r_l, eta):
+    """SPPO stops where the log-ratio of the chosen is eta / 2 and that of the rejected -eta / 2, each on its own."""
+
+    def loss(r_w, r_l):
+        return losses.sppo(PairLogProbs(r_w, r_l, 0 * r_w, 0 * r_l), eta=eta)
+
+    return All(
+        Bowl(lambda r: loss(eta / 2, r_l) + 0 * r, lambda r: loss(r, r_l), at=r_w, bottom=eta / 2, factor=2),
+        Bowl(lambda r: loss(r_w, -eta / 2) + 0 * r, lambda r: loss(r_w, r), at=r_l, bottom=-eta / 2, factor=2),
+    )
+
+
+@theorem(Source("mitchell2023cdpo", "ours"),
+         r"L = H(\epsilon) + \mathrm{KL}(1-\epsilon \| q) \ge H(\epsilon),\; q = \sigma(\beta h)", claim="F2",
+         q=Unit(), beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def cdpo_stops(q, beta, epsilon):
+    """Conservative DPO stops at beta h = log((1 - epsilon) / epsilon); its minimum is the binary entropy of epsilon.
+
+    In q = sigmoid(beta h), the probability that the policy gives the preference: the minimum is at q = 1 - epsilon.
+    """
+
+    def loss(q):
+        return losses.cdpo(at_margin(log(q / (1 - q)) / beta), beta=beta, epsilon=epsilon)
+
+    entropy = -(1 - epsilon) * log(1 - epsilon) - epsilon * log(epsilon)
+    divergence = (1 - epsilon) * log((1 - epsilon) / q) + epsilon * log(epsilon / (1 - q))
+    above = Bowl(lambda q: entropy + 0 * q, loss, at=q, bottom=1 - epsilon, factor=1 / (q * (1 - q)))
+    return All(above, Equal(loss(q), entropy + divergence))
+
+
+@theorem(Source("ji2024exo", "Eq. 16"), r"L'(u) = \sigma'(u)\,(u - \log\tfrac{1-\epsilon}{\epsilon}),\; u = \beta h",
+         claim="F2", u=Real(), beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def exo_stops(u, beta, epsilon):
+    """EXO stops at the same margin as conservative DPO; its minimum is 0."""
+
+    def loss(u):
+        return losses.exo(at_margin(u / beta), beta=beta, epsilon=epsilon)
+
+    return Bowl(lambda u: 0 * u, loss, at=u, bottom=log(1 - epsilon) - log(epsilon), factor=bell(u))
+
+
+@theorem(Source("chen2024nca", "ours"), r"d_w > 0 \iff \beta r_w < \log 2", claim="F2", **PAIR, beta=Positive())
+def nca_stops_the_chosen(A, B, A0, B0, n_w, n_l, beta):
+    """NCA raises the chosen up to beta r_w = log 2 and lowers it from there."""
+    u = beta * (A - A0)
+    d_w, _ = weights_of(losses.nca, PairLogProbs(A, B, A0, B0), beta=beta)
+    return SameSign(d_w, 2 - exp(u), factor=beta * sigmoid(-u) / 2)
+
+
+# -- F3: noisy labels, a brake or a push --------------------------------------------------------------------------------
+
+
+@theorem(Source("mitchell2023cdpo", "ours"), r"L_{cDPO} = L_{DPO} + \epsilon\beta h", claim="F3",
+         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def cdpo_is_dpo_with_a_brake(A, B, A0, B0, n_w, n_l, beta, epsilon):
+    """Conservative DPO is DPO with a linear brake."""
+    x = PairLogProbs(A, B, A0, B0)
+    brake = epsilon * beta * ((A - A0) - (B - B0))
+    return Equal(losses.cdpo(x, beta=beta, epsilon=epsilon), losses.dpo(x, beta=beta) + brake)
+
+
+@theorem(Source("chowdhury2024robust", "ours"), r"L_{rob} = L_{DPO} - \tfrac{\epsilon}{1-2\epsilon}\beta h", claim="F3",
+         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def robust_dpo_is_dpo_with_a_push(A, B, A0, B0, n_w, n_l, beta, epsilon):
+    """Robust DPO is DPO with a linear push."""
+    x = PairLogProbs(A, B, A0, B0)
+    push = epsilon / (1 - 2 * epsilon) * beta * ((A - A0) - (B - B0))
+    return Equal(losses.robust_dpo(x, beta=beta, epsilon=epsilon), losses.dpo(x, beta=beta) - push)
+
+
+@theorem(Source("chowdhury2024robust", "Lemma on unbiasedness, as recalled"),
+         r"(1-\epsilon)L_{rob}(h) + \epsilon L_{rob}(-h) = L_{DPO}(h)", claim="F3",
+         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def robust_dpo_is_unbiased(A, B, A0, B0, n_w, n_l, beta, epsilon):
+    """The mean of robust DPO over flipped labels is the DPO loss of the true ones."""
+    robust = partial(losses.robust_dpo, beta=beta, epsilon=epsilon)
+    mean = (1 - epsilon) * robust(PairLogProbs(A, B, A0, B0)) + epsilon * robust(PairLogProbs(B, A, B0, A0))
+    return Equal(mean, losses.dpo(PairLogProbs(A, B, A0, B0), beta=beta))
+
+
+@theorem(Source("chowdhury2024robust", "ours"), r"d \ge \frac{\epsilon\beta}{1-2\epsilon}", claim="F3",
+         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def robust_dpo_pushes_for_ever(A, B, A0, B0, n_w, n_l, beta, epsilon):
+    """The weights of robust DPO never fall below epsilon beta / (1 - 2 epsilon): on one pair it has no lower bound."""
+    d, _ = weights_of(losses.robust_dpo, PairLogProbs(A, B, A0, B0), beta=beta, epsilon=epsilon)
+    return AtMost(epsilon * beta / (1 - 2 * epsilon), d, slack=beta * sigmoid(-beta * ((A - A0) - (B - B0))))
+
+
+@theorem(Source("chowdhury2024robust", "negative control"), r"L_{rob} \ge 0", claim="F3", expect="refuted",
+         h=Real(), beta=Positive(), epsilon=FLIPS)  # fmt: skip
+def robust_dpo_is_never_negative(h, beta, epsilon):
+    """Robust DPO, like DPO, is never negative: false on a single pair."""
+    return NonNegative(losses.robust_dpo(at_margin(h), beta=beta, epsilon=epsilon))
+
+
+# -- F4: what a badly wrong pair gets -----------------------------------------------------------------------------------
+
+
+@theorem(Source("ethayarajh2024kto", "ours"), r"d_w \le \lambda_w\beta/4,\; d_l \le \lambda_l\beta/4", claim="F4",
+         **PAIR, beta=Positive(), z0=Positive(), lam_w=Positive(), lam_l=Positive())  # fmt: skip
+def kto_peaks_at_its_reference_point(A, B, A0, B0, n_w, n_l, beta, z0, lam_w, lam_l):
+    """KTO's weights are at most a quarter of beta, reached where the log-ratio is z0."""
+    constants = dict(beta=beta, z0=z0, desirable_weight=lam_w, undesirable_weight=lam_l)
+    d_w, d_l = weights_of(losses.kto, PairLogProbs(A, B, A0, B0), **constants)
+
+    def slack(lam, r):
+        return lam * beta * (1 / 2 - sigmoid(beta * (r - z0))) ** 2
+
+    return All(
+        AtMost(d_w, lam_w * beta / 4, slack=slack(lam_w, A - A0)),
+        AtMost(d_l, lam_l * beta / 4, slack=slack(lam_l, B - B0)),
+    )
+
+
+@theorem(Source("rafailov2023dpo", "ours"), r"0 < d < \beta,\; L \ge 0", claim="F4", **PAIR, beta=Positive())
+def dpo_only_slows_down(A, B, A0, B0, n_w, n_l, beta):
+    """DPO's weights lie between 0 and beta, at every margin."""
+    u = beta * ((A - A0) - (B - B0))
+    d, _ = weights_of(losses.dpo, PairLogProbs(A, B, A0, B0), beta=beta)
+    return All(SameSign(d, beta, factor=sigmoid(-u)), SameSign(beta - d, beta, factor=sigmoid(u)))
+
+
+@theorem(Source("ethayarajh2024kto", "ours"), r"d^{KTO} \to 0,\; d^{DPO} \to \beta \;(h \to -\infty)", claim="F4",
+         expect="checked", beta=Positive(), z0=Positive())  # fmt: skip
+def kto_gives_up_where_dpo_does_not(beta, z0):
+    """As a pair becomes badly wrong, KTO stops pushing and DPO pushes with beta; as it becomes right both stop."""
+
+    def dpo(h):
+        return weights_of(losses.dpo, at_margin(h), beta=beta)[0]
+
+    def kto(r):
+        return weights_of(losses.kto, PairLogProbs(r, -r, 0 * r, 0 * r), beta=beta, z0=z0)
+
+    return All(
+        Tends(lambda x: dpo(-x), "oo", beta),
+        Tends(dpo, "oo", 0),
+        *(Tends(lambda x, k=k, s=s: kto(s * x)[k], "oo", 0) for k in (0, 1) for s in (1, -1)),
+    )
+
+
+# -- F5: a fine-tuning term ---------------------------------------------------------------------------------------------
+
+
+@theorem(Source("pang2024irpo", "ours"), r"d_w \ge \alpha/n_w \;(\alpha, \lambda)", claim="F5",
+         **PAIR, beta=Positive(), alpha=Positive())  # fmt: skip
+def fine_tuning_terms_push_for_ever(A, B, A0, B0, n_w, n_l, beta, alpha):
+    """With a fine-tuning term the chosen is pushed for ever: no such loss is stationary short of A = 0."""
+    x = PairLogProbs(A, B, A0, B0, n_w, n_l)
+    contrast = beta * sigmoid(-beta * ((A - A0) - (B - B0)))
+
+    def pushed(loss, least, slack, **constants):
+        return AtMost(least, weights_of(loss, x, **constants)[0], slack=slack)
+
+    in_sums = partial(losses.dpo_sft, sft_reduction="sum")
+    return All(
+        pushed(losses.dpo_sft, alpha / n_w, contrast, beta=beta, alpha=alpha),
+        pushed(in_sums, alpha, contrast, beta=beta, alpha=alpha),
+        pushed(losses.cpo, alpha, beta * sigmoid(-beta * (A - B)), beta=beta, lam=alpha),
+        pushed(losses.slic_hf, alpha, step(beta - A + B), delta=beta, lam=alpha),
+        pushed(losses.rrhf, alpha, step(B / n_l - A / n_w) / n_w, lam=alpha),
+    )
+
+
+# -- F6: ORPO in probabilities ------------------------------------------------------------------------------------------
+
+
+def of_orpo(p, q, n_w, n_l, lam):
+    """(n_w d_w, n_l d_l) of ORPO at probabilities p, q per token."""
+    d_w, d_l = weights_of(losses.orpo, PairLogProbs(n_w * log(p), n_l * log(q), None, None, n_w, n_l), lam=lam)
+    return n_w * d_w, n_l * d_l
+
+
+@theorem(Source("hong2024orpo", "ours"),
+         r"n_w d_w = 1 + \frac{\lambda q}{p + q - 2pq},\; n_l d_l = \frac{\lambda q (1-p)}{(1-q)(p + q - 2pq)}",
+         claim="F6", p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
+def orpo_in_probabilities(p, q, n_w, n_l, lam):
+    """ORPO's weights are rational in the mean probabilities per token p and q."""
+    chosen, rejected = of_orpo(p, q, n_w, n_l, lam)
+    both = p + q - 2 * p * q
+    return All(Equal(chosen, 1 + lam * q / both), Equal(rejected, lam * q * (1 - p) / ((1 - q) * both)))
+
+
+@theorem(Source("hong2024orpo", "ours"), r"q \to 1:\; n_l d_l \to \infty", claim="F6", expect="checked",
+         p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
+def orpo_at_the_ends(p, q, n_w, n_l, lam):
+    """A certain chosen or an impossible rejected ends the contrast; a certain rejected makes it explode."""
+
+    def at(p, q, k):
+        return of_orpo(p, q, n_w, n_l, lam)[k]
+
+    return All(
+        Tends(lambda x: at(1 - x, q, 0), 0, 1 + lam * q / (1 - q)),
+        Tends(lambda x: at(1 - x, q, 1), 0, 0),
+        Tends(lambda x: at(x, q, 0), 0, 1 + lam),
+        Tends(lambda x: at(x, q, 1), 0, lam / (1 - q)),
+        Tends(lambda x: at(p, x, 0), 0, 1),
+        Tends(lambda x: at(p, x, 1), 0, 0),
+        Tends(lambda x: at(p, 1 - x, 1), 0, "oo"),
+    )
+
+
+@theorem(Source("hong2024orpo", "negative control"), r"n_l d_l \le \lambda", claim="F6", expect="refuted",
+         p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
+def orpo_pushes_the_rejected_at_most_by_lambda(p, q, n_w, n_l, lam):
+    """ORPO's push on the rejected is bounded, as SimPO's is: false."""
+    return AtMost(of_orpo(p, q, n_w, n_l, lam)[1], lam)
+
+
+# -- F7: the sign in R-DPO ----------------------------------------------------------------------------------------------
+
+TOKENS = Domain("positive", ("V",), make=lambda k: 1 + k)  # lengths: every response has its end token
+REWARDED: dict[str, Any] = dict(reward=Reals("V"), ref=Simplex("V"), n=TOKENS, alpha=Positive(), beta=Positive())
+
+
+def length_penalised(reward, ref, n, alpha, beta):
+    """The policy that maximises E[reward - alpha n] - beta KL(policy || ref), as logits."""
+    return log(ref) + (reward - alpha * n) / beta
+
+
+@theorem(Source("park2024rdpo", "as recalled"), r"J(\pi^*) - J(q) = \beta\,\mathrm{KL}(q \| \pi^*) \ge 0", claim="F7",
+         **REWARDED, q=Simplex("V"))  # fmt: skip
+def optimum_under_a_length_penalty(reward, ref, n, alpha, beta, q):
+    """pi* = ref exp((reward - alpha n) / beta) / Z is the best policy for a reward with a price on length."""
+    best = softmax(length_penalised(reward, ref, n, alpha, beta))
+
+    def objective(q):
+        return dot(q, reward - alpha * n) - beta * kl(q, ref)
+
+    return AtMost(objective(q), objective(best), slack=beta * kl(q, best))
+
+
+def length_penalised_pair(reward, ref, n, alpha, beta, w, l):
+    """Two responses under the best policy, as R-DPO sees them."""
+    best = log_softmax(length_penalised(reward, ref, n, alpha, beta))
+    return PairLogProbs(best[w], best[l], log(ref[w]), log(ref[l]), n[w], n[l])
+
+
+@theorem(Source("park2024rdpo", "as recalled"), r"L_{R-DPO}(\pi^*) = -\log\sigma(r_w - r_l)", claim="F7",
+         **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
+def rdpo_prices_length(reward, ref, n, alpha, beta, w, l):
+    """At that policy R-DPO is the Bradley-Terry loss of the reward itself: the sign + alpha (n_w - n_l) is right."""
+    pair = length_penalised_pair(reward, ref, n, alpha, beta, w, l)
+    return Equal(losses.rdpo(pair, beta=beta, alpha=alpha), -log_sigmoid(reward[w] - reward[l]))
+
+
+@theorem(Source("park2024rdpo", "with the sign of later comparison tables"),
+         r"-\log\sigma(\beta h - \alpha(n_w - n_l)) = -\log\sigma(r_w - r_l)", claim="F7", expect="refuted",
+         **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
+def rdpo_with_the_other_sign(reward, ref, n, alpha, beta, w, l):
+    """The same with - alpha (n_w - n_l): false, that sign seeks length."""
+    x = length_penalised_pair(reward, ref, n, alpha, beta, w, l)
+    h = (x.chosen - x.ref_chosen) - (x.rejected - x.ref_rejected)
+    return Equal(-log_sigmoid(beta * h - alpha * (n[w] - n[l])), -log_sigmoid(reward[w] - reward[l]))
+
+
+# -- F8: the margin of SimPO --------------------------------------------------------------------------------------------
+
+
+@theorem(Source("meng2024simpo", "Eq. 6"), r"L = -\log\sigma(\beta(A/n_w - B/n_l - \gamma/\beta))", claim="F8",
+         **PAIR, beta=Positive(), gamma=Positive())  # fmt: skip
+def margin_of_simpo_is_outside_beta(A, B, A0, B0, n_w, n_l, beta, gamma):
+    """SimPO asks for a margin of gamma / beta nats per token."""
+    loss = losses.simpo(PairLogProbs(A, B, None, None, n_w, n_l), beta=beta, gamma=gamma)
+    return Equal(loss, -log_sigmoid(beta * (A / n_w - B / n_l - gamma / beta)))
+
+
+@theorem(Source("meng2024simpo", "Eq. 6, with gamma inside beta"), r"L = -\log\sigma(\beta(A/n_w - B/n_l - \gamma))",
+         claim="F8", expect="refuted", **PAIR, beta=Positive(), gamma=Positive())  # fmt: skip
+def margin_of_simpo_is_inside_beta(A, B, A0, B0, n_w, n_l, beta, gamma):
+    """SimPO asks for a margin of gamma nats per token: false, unless beta is 1."""
+    loss = losses.simpo(PairLogProbs(A, B, None, None, n_w, n_l), beta=beta, gamma=gamma)
+    return Equal(loss, -log_sigmoid(beta * (A / n_w - B / n_l - gamma)))
+
+
+# -- losses that push the wrong way -------------------------------------------------------------------------------------
+
+
+@theorem(Source("doosterlinck2024apo", "ours"), r"d_w > 0 \iff |h| < |r_w|", claim="C11", **PAIR, beta=Positive())
+def apo_down_lowers_the_chosen_of_a_wide_pair(A, B, A0, B0, n_w, n_l, beta):
+    """APO-down raises the chosen exactly while the margin is smaller than the chosen's own log-ratio, in size."""
+    x = Pair(A, B, A0, B0, n_w, n_l)
+    d_w, _ = weights_of(losses.apo_down, PairLogProbs(*x), beta=beta)
+    factor = 2 * beta * bell(beta * x.h) * bell(beta * x.r_w)
+    return SameSign(d_w, cosh(beta * x.r_w) - cosh(beta * x.h), factor=factor)
+
+
+@theorem(Source("doosterlinck2024apo", "negative control"), r"d_w \ge 0", claim="C11", expect="refuted",
+         **PAIR, beta=Positive())  # fmt: skip
+def apo_down_raises_the_chosen(A, B, A0, B0, n_w, n_l, beta):
+    """APO-down never lowers the chosen: false, and not meant to be true."""
+    return NonNegative(weights_of(losses.apo_down, PairLogProbs(A, B, A0, B0), beta=beta)[0])
+
+
+@theorem(Source("lu2024discopop", "negative control"), r"d_w \ge 0 \text{ at } \tau = 1/20", claim="C11",
+         expect="refuted", u=Real())  # fmt: skip
+def discopop_is_monotone(u):
+    """DiscoPOP falls as the margin grows: false, it rises between beta h = -0.119 and 0.072."""
+    return NonNegative(weights_of(losses.discopop, at_margin(20 * u), beta=1 / 20, tau=1 / 20)[0])
