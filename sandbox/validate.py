@@ -76,7 +76,8 @@ def broadcastable(name: str, fields: Mapping[str, Any]) -> None:
 
     A batch of shape [n] never meets one of shape [n, 1] by mistake. Shapes are known of traced values too.
     """
-    shapes = {field: x.shape for field, x in fields.items() if getattr(x, "shape", ())}
+    arrays = {field: x for field, x in fields.items() if isinstance(x, (jax.Array, np.ndarray))}
+    shapes = {field: x.shape for field, x in arrays.items() if x.shape}
     axes = zip(*shapes.values(), strict=False)
     if len({len(shape) for shape in shapes.values()}) > 1 or any(len({*sizes} - {1}) > 1 for sizes in axes):
         raise ValueError(f"{name} has the shapes {shapes}: must be scalars, or have as many axes each and broadcast")

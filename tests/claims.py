@@ -60,9 +60,9 @@ from theory.statement import (
 
 DPO_3D = "yan2024dpo3d"
 H_CALIBRATION = "huang2025hcalibration"
-MULTIPLICITY = "watson2023multiplicity"
-PN = "sheena2023pn"
-DUALITY = "xie2023duality"
+MULTIPLICITY = "watsondaniels2023multiplicity"
+PN = "sheena2021pn"
+DUALITY = "huang2023duality"
 DISPLACEMENT = "razin2024displacement"
 DYNAMICS = "ren2024dynamics"
 
@@ -127,7 +127,7 @@ def rate_of_the_rejected(p_w, p_l, p_o, k):
     t = 10.0 ** jnp.linspace(10, 14, 9)
     shift = flow_margin(1 + 2 * beta**2 * t) / (2 * beta)
     rest = jnp.log(jnp.stack([p_w, p_l, p_o]))
-    log_probs = jax.nn.log_softmax(rest + shift[:, None] * jnp.array([[1.0, -1.0, 0.0]]), axis=-1)
+    log_probs = jax.nn.log_softmax(rest[None, :] + shift[:, None] * jnp.array([[1.0, -1.0, 0.0]]), axis=-1)
     # within: log corrections to the power of t and the mass still off the chosen, at t of 1e10 to 1e14
     return Rate(t, jnp.exp(log_probs[:, 1]), -1 / beta, within=0.02)
 
@@ -185,7 +185,7 @@ def bernoulli_kl(t0, t):
 @theorem(Source(MULTIPLICITY, "ours"), r"L(w) - L(w_0) = \frac1n \sum_i KL(p_i^0 \| g_w(x_i))", claim="C1",
          x=Reals("n", "d"), y=Reals("n"), w=Reals("d"), w0=Reals("d"))  # fmt: skip
 def level_set_is_a_kl_ball(x, y, w, w0):
-    """The excess logistic loss is the mean KL from the baseline's predictions; the last term vanishes at the optimum."""
+    """Excess logistic loss is the mean KL from the baseline's predictions; the last term vanishes at the optimum."""
 
     def loss(w):
         return mean(softplus(x @ w) - y * (x @ w))
@@ -200,7 +200,7 @@ def pinsker(p, q):
     def divergence(q):
         return p * (log(p) - log(q)) + (1 - p) * (log(1 - p) - log(1 - q))
 
-    return Bowl(lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=(1 - 2 * q) ** 2 / (q * (1 - q)))
+    return Bowl(lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=lambda q: (1 - 2 * q) ** 2 / (q * (1 - q)))
 
 
 # -- the p-n criterion -----------------------------------------------------------------------------------------------

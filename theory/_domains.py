@@ -14,7 +14,8 @@ class Domain:
     """A set of admissible values: free generators and a map from them to the value, written in the words.
 
     kind: what a generator is: "real", "nonzero", "positive" or "index". axes: the names of the value's axes.
-    make: the map. law: the value is positive and sums to one over its last axis. distinct: an index that no other index equals.
+    make: the map. law: the value is positive and sums to one over its last axis.
+    distinct: an index that no other index equals.
     """
 
     kind: str

@@ -13,10 +13,11 @@ from sandbox.algebra.mutants import mutants
 from sandbox.algebra.normal import is_zero
 from sandbox.algebra.numeric import evaluate
 from theory._points import DIGITS, random_generators, sizefree_arguments, symbol_values
-from theory.proof import POINTS, components, differ, points_of, strangers
+from theory.proof import components, differ, points_of, strangers
 from theory.statement import Theorem, sizes_for
 
 PER_SIDE = 12
+POINTS = 48  # hinges need points on either side of each kink
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,15 @@ def plant(theorem: Theorem) -> Planted | None:
     for a, b in pairs:
         for side, other in ((a, b), (b, a)):
             for what, mutant in _spread(side):
-                caught = [_caught(theorem, mutant, other, g, sizes, rng) for g in drawn]
-                if None in caught:  # a division by zero: no statement, hence neither caught nor missed
-                    continue
-                if any(caught):
+                caught: list[bool | None] = [None]
+                for generators in drawn:  # until one catches it
+                    caught.append(_caught(theorem, mutant, other, generators, sizes, rng))
+                    if caught[-1]:
+                        break
+                if caught[-1]:
                     killed += 1
+                elif not any(c is False for c in caught):  # defined nowhere: no statement, neither caught nor missed
+                    continue
                 elif is_zero(mutant - other):
                     equivalent += 1
                 else:

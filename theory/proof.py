@@ -161,15 +161,16 @@ def _prove(theorem: Theorem) -> Verdict:
 
 
 def _prove_sizefree(theorem: Theorem) -> Verdict:
-    proved = True
+    proved, empty = True, True
     for args in sizefree_arguments(theorem):
         with reading("sizefree"):
             relation = theorem(**args)
-            if _is_empty(relation, points_of(args)):
-                raise EmptyClaim(f"{theorem.id}: both sides are the same expression")
+            empty = empty and _is_empty(relation, points_of(args))
             if _fails_somewhere(theorem, args, relation):
                 return counterexample(theorem) or Undecided("fails at random points, no small counterexample found")
             proved = proved and all(_discharged(duty, relation, points_of(args)) for duty in relation.duties)
+    if empty:  # under every coincidence of indices
+        raise EmptyClaim(f"{theorem.id}: both sides are the same expression")
     return Proved() if proved else Undecided("no proof")
 
 
@@ -194,6 +195,10 @@ def _discharged(duty: Duty, relation: Relation, points: list[sp.Symbol]) -> bool
         return True
     if kind == "zero":
         return all(is_zero(a - b) for a, b in components(values, points))
+    if kind == "between":
+        f, a, b = values
+        k = sp.Dummy("k", positive=True)
+        return never_negative(f((a + k * b) / (1 + k)))
     if kind == "positive":
         return all(always_positive(x) for (x,) in components(values, points))
     if kind == "nonneg":
@@ -208,22 +213,34 @@ def _signed(x: sp.Expr, premises: list[sp.Expr]) -> bool:
 
 
 def _fails_somewhere(theorem: Theorem, args: Mapping[str, Any], relation: Relation) -> bool:
-    """Do two sides that should be equal differ at a random point? (No premises: an equality holds without them.)"""
+    """Is a duty violated at a random point? An equality is meant without its premises, a sign only with them."""
     rng = random.Random(0)
     sizes = sizes_for(theorem, 4)
-    fixed = {n: v for n, v in args.items() if isinstance(v, sp.Symbol) and axis_of(v)}
-    for _ in range(POINTS):
-        generators = random_generators(theorem, sizes, rng)
-        values = symbol_values(theorem, generators)
-        used = {v: generators[n] for n, v in fixed.items() if str(v).partition("@")[0] == n}
-        for kind, sides in relation.duties:
-            if kind != "zero":
-                continue
-            for a, b in components(sides, points_of(args)):
-                point = {**values, **used, **strangers(sp.Tuple(a, b), used, sizes, rng)}
-                if differ(evaluate(a, point, sizes, DIGITS), evaluate(b, point, sizes, DIGITS)):
-                    return True
+    named = {n: v for n, v in args.items() if isinstance(v, sp.Symbol) and axis_of(v)}
+    bare = not any(d.kind == "premise" for d in relation.duties)
+    tried = 0
+    for largest in (3, 6, 30) + 9 * (3,):  # more where the claim is not defined
+        generators = random_generators(theorem, sizes, rng, largest)
+        used = {v: generators[n] for n, v in named.items() if str(v).partition("@")[0] == n}
+        point = {**symbol_values(theorem, generators), **used}
+        try:
+            for kind, sides in relation.duties:
+                for row in components(sides, points_of(args)) if kind in ("zero", "nonneg", "implied") else ():
+                    here = {**point, **strangers(sp.Tuple(*row), used, sizes, rng)}
+                    values = [evaluate(x, here, sizes, DIGITS) for x in row]
+                    if differ(*values) if kind == "zero" else bare and _negative(values[0]):
+                        return True
+        except ZeroDivisionError:
+            continue
+        tried += 1
+        if tried == POINTS:
+            break
     return False
+
+
+def _negative(x: Any) -> bool:
+    """Is a value of 30 digits below zero by more than its rounding?"""
+    return bool(x < -(mp.mpf(10) ** (-DIGITS // 2)))
 
 
 def strangers(expr: sp.Basic, used: Mapping[sp.Basic, Any], sizes: Mapping[str, int], rng: random.Random) -> dict:
@@ -328,11 +345,13 @@ def _violated(relation: Relation) -> bool:
     for kind, values in relation.duties:
         if kind == "zero" and any(differ(value(a), value(b)) for a, b in components(values, [])):
             return True
+        if kind == "between":
+            f, a, b = values
+            if any(value(f(a + (b - a) * sp.Rational(n, 4))) < 0 for n in range(5)):
+                return True
         if kind == "positive" and any(value(x) <= 0 for (x,) in components(values, [])):
             return True
-        if kind in ("nonneg", "implied") and any(
-            value(x) < -(mp.mpf(10) ** (-DIGITS // 2)) for (x,) in components(values, [])
-        ):
+        if kind in ("nonneg", "implied") and any(_negative(value(x)) for (x,) in components(values, [])):
             return True
     return False
 

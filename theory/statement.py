@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from sandbox.algebra import along, grad, velocity
@@ -42,11 +43,11 @@ from theory._domains import (
 __all__ = [
     "All", "Arch", "AtMost", "Below", "Bowl", "Conserved", "Domain", "Duty", "Equal", "Gap", "Given", "Grows", "Index",
     "LargestIs", "Logits", "Mean", "Negative", "NonNegative", "NonZeros", "Positive", "Positives", "Rate", "Real",
-    "Reals", "Relation", "SameSign", "Simplex", "Source", "Tends", "Theorem", "Unit", "Units", "arguments", "axes_of", "gap",
-    "index_names", "shapes", "sizes_for", "theorem",
+    "Reals", "Relation", "SameSign", "Simplex", "Source", "Tends", "Theorem", "Unit", "Units", "arguments", "axes_of",
+    "gap", "index_names", "shapes", "sizes_for", "theorem",
 ]  # fmt: skip
 
-# -- sources -------------------------------------------------------------------------------------------------------
+# -- sources -----------------------------------------------------------------------------------------------------------
 
 
 class Source(NamedTuple):
@@ -65,7 +66,7 @@ class Source(NamedTuple):
 class Duty(NamedTuple):
     """One thing to show. Prover, tester, planter and runs know only these kinds:
 
-    zero (a, b): a = b. nonneg (x): x >= 0. positive (x): x > 0.
+    zero (a, b): a = b. nonneg (x): x >= 0. positive (x): x > 0. between (f, a, b): f >= 0 from a to b.
     implied (x): x >= 0 follows from the others (tested, not proved again).
     premise (x): assumed, x >= 0. tends (f, point, limit). slope (x, y, exponent, within): log y against log x.
     mean (samples, value, errors): within that many standard errors. state (q): constant along a run.
@@ -111,10 +112,16 @@ def NonNegative(x: Any) -> Relation:
     return Relation("bound", 0, x, (Duty("nonneg", (x,)),))
 
 
-def Bowl(lhs: Callable[[Any], Any], rhs: Callable[[Any], Any], at: Any, bottom: Any, factor: Any) -> Relation:
-    """lhs(x) <= rhs(x) for every x, touching at ``bottom``: the gap is 0 there and its slope is factor * (x - bottom).
+def Bowl(
+    lhs: Callable[[Any], Any],
+    rhs: Callable[[Any], Any],
+    at: Any,
+    bottom: Any,
+    factor: Callable[[Any], Any],
+) -> Relation:
+    """lhs(x) <= rhs(x) at x = ``at``: the gap is 0 at ``bottom`` and its slope is factor(x) * (x - bottom).
 
-    factor: never negative, at ``at``; the set of x is an interval.
+    factor: never negative between ``bottom`` and ``at``.
     """
 
     def gap(x: Any) -> Any:
@@ -122,15 +129,24 @@ def Bowl(lhs: Callable[[Any], Any], rhs: Callable[[Any], Any], at: Any, bottom: 
 
     duties = (
         Duty("zero", (gap(bottom), 0)),
-        Duty("zero", (grad(gap)(at), factor * (at - bottom))),
-        Duty("nonneg", (factor,)),
+        Duty("zero", (grad(gap)(at), factor(at) * (at - bottom))),
+        Duty("between", (factor, bottom, at)),
         Duty("implied", (gap(at),)),
     )
     return Relation("bound", lhs(at), rhs(at), duties)
 
 
-def Arch(lhs: Callable[[Any], Any], rhs: Callable[[Any], Any], at: Any, start: Any, curvature: Any) -> Relation:
-    """lhs(x) <= rhs(x): gap and slope of the gap are 0 at ``start``, its second derivative is curvature >= 0."""
+def Arch(
+    lhs: Callable[[Any], Any],
+    rhs: Callable[[Any], Any],
+    at: Any,
+    start: Any,
+    curvature: Callable[[Any], Any],
+) -> Relation:
+    """lhs(x) <= rhs(x) at x = ``at``: the gap and its slope are 0 at ``start``, its second derivative is curvature(x).
+
+    curvature: never negative between ``start`` and ``at``.
+    """
 
     def gap(x: Any) -> Any:
         return rhs(x) - lhs(x)
@@ -139,8 +155,8 @@ def Arch(lhs: Callable[[Any], Any], rhs: Callable[[Any], Any], at: Any, start: A
     duties = (
         Duty("zero", (gap(start), 0)),
         Duty("zero", (slope(start), 0)),
-        Duty("zero", (velocity(slope)(at), curvature)),
-        Duty("nonneg", (curvature,)),
+        Duty("zero", (velocity(slope)(at), curvature(at))),
+        Duty("between", (curvature, start, at)),
         Duty("implied", (gap(at),)),
     )
     return Relation("bound", lhs(at), rhs(at), duties)
@@ -192,12 +208,17 @@ def Given(*premises: Any, then: Relation) -> Relation:
 
 
 def All(*relations: Relation) -> Relation:
-    """Every one of the relations; the first is shown."""
+    """Every one of the relations; the first is shown.
+
+    Raises ValueError if one of them has premises, which would become premises of all: ``Given`` goes outside.
+    """
+    if any(d.kind == "premise" for r in relations for d in r.duties):
+        raise ValueError("All: a relation has premises of its own; put Given around All, or state two theorems")
     first = relations[0]
     return Relation(first.word, first.lhs, first.rhs, tuple(d for r in relations for d in r.duties))
 
 
-# -- theorems ------------------------------------------------------------------------------------------------------
+# -- theorems ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +238,7 @@ class Theorem:
     witness: Mapping[str, Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Relation:
+        """The claim at these arguments, in the current reading."""
         return self.body(*args, **kwargs)
 
     @property
@@ -265,7 +287,7 @@ def theorem(
     return decorate
 
 
-# -- the array reading ---------------------------------------------------------------------------------------------
+# -- the array reading -------------------------------------------------------------------------------------------------
 
 
 def axes_of(theorem: Theorem) -> list[str]:
@@ -303,11 +325,15 @@ def gap(relation: Relation, tolerance: float) -> Gap:
             distance = jnp.max(jnp.abs(a - b) / (1 + jnp.maximum(jnp.abs(a), jnp.abs(b))))
         elif kind == "positive":
             distance = jnp.where(jnp.all(jnp.asarray(values[0]) > 0), 0.0, jnp.inf)
+        elif kind == "between":
+            f, a, b = values
+            x = jax.vmap(f)(a + (b - a) * jnp.linspace(0, 1, 9))
+            distance = jnp.max(jnp.maximum(-x, 0) / (1 + jnp.abs(x)))
         elif kind in ("nonneg", "implied"):
             x = jnp.asarray(values[0], jnp.result_type(float))
             distance = jnp.max(jnp.maximum(-x, 0) / (1 + jnp.abs(x)))
         elif kind == "tends":
-            distance, allowed = _approach(*values), 1e-3  # a finite point is never the limit itself
+            distance, allowed = _approach(*values), 1e-6  # at 1e-8 from the limit, or still closing in on it
         elif kind == "slope":
             distance, allowed = _slope_gap(*values[:3]), values[3]
         elif kind == "mean":
@@ -332,7 +358,8 @@ def _approach(f: Callable[[Any], Any], to: Any, limit: Any) -> Any:
     if isinstance(limit, str):
         sign = 1 if limit == "oo" else -1
         return jnp.where((sign * far > 0) & (sign * near > 2 * sign * far), 0, jnp.inf)
-    return jnp.abs(near - limit) / (1 + jnp.abs(limit))
+    off = jnp.abs(near - limit)
+    return jnp.where(off < jnp.abs(far - limit) / 10, 0, off / (1 + jnp.abs(limit)))
 
 
 def _slope_gap(x: Any, y: Any, exponent: Any) -> Any:

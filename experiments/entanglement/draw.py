@@ -33,7 +33,7 @@ def trajectories(setup: Setup, measured: Measured) -> Figure:
     steps = setup.every * np.arange(run["chosen"].shape[-1])
     figure, axes = plt.subplots(1, len(SUFFIXES), figsize=(7.4, 2.9), sharex=True)
     for ax, suffix, chosen, rejected in zip(axes, SUFFIXES, run["chosen"], run["rejected"], strict=False):
-        for values, style, name in ((chosen, CHOSEN, "chosen"), (rejected, REJECTED, "rejected")):
+        for values, style in ((chosen, CHOSEN), (rejected, REJECTED)):
             ax.plot(steps, values.T, lw=0.6, alpha=0.5, **style)
             ax.plot(steps, values.mean(axis=0), lw=2, **style)
         ax.axhline(0, color="0.5", lw=0.8, ls="-")
@@ -81,7 +81,7 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
     """What really happened to random pairs, the theory's boundaries, and each loss's path from one starting point."""
     runs, along = measured["phase diagram"], measured["paths of the losses"]
     figure, ax = plt.subplots(figsize=(7.6, 4.8))
-    for case, (name, colour, marker) in OUTCOMES.items():
+    for case, (_, colour, marker) in OUTCOMES.items():
         here = runs["outcome"] == case
         ax.plot(runs["kappa"][here], runs["cosine"][here], ls="", marker=marker, ms=1.6, mew=0, color=colour,
                 alpha=0.35, rasterized=True, zorder=1)  # fmt: skip
@@ -113,7 +113,8 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
     ax.text(1.0, 1.03, r"$\cos = \min(\kappa,\,1/\kappa)$", ha="center", va="bottom", fontsize=9)
     ax.text(0.026, -0.93, "dotted: within reach of one tabular token, equal weights", fontsize=7.5, bbox=box, zorder=8)
     ax.set_xscale("log")
-    ax.set(xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$", ylabel=r"cosine of $g_w$ and $g_l$", xlim=(low, high), ylim=(-1, 1))
+    ax.set(xlim=(low, high), ylim=(-1, 1), xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$",
+           ylabel=r"cosine of $g_w$ and $g_l$")  # fmt: skip
     ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
     ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
     ax.minorticks_off()
@@ -163,7 +164,7 @@ def gap(setup: Setup, measured: Measured) -> Figure:
     _label(ax, m["eta"][-1], m["hoeffding"][-1, 0], "bound", "black", dy=6)
     guide = m["linear"][0, 0] * (m["eta"] / m["eta"][0]) ** 2
     ax.plot(m["eta"], guide, color="0.5", ls=":", lw=1.2)
-    ax.annotate("slope 2", (m["eta"][4], guide[4]), xytext=(4, -12), textcoords="offset points", fontsize=8, color="0.35")
+    ax.annotate("slope 2", (m["eta"][4], guide[4]), xytext=(4, -12), textcoords="offset points", color="0.35")
     ax.set(xscale="log", yscale="log", xlabel=r"step size $\eta$", ylabel="|exact - first order| (nats)",
            xlim=(m["eta"][0] * 0.8, m["eta"][-1] * 8))  # fmt: skip
     return figure

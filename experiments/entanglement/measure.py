@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from experiments.entanglement.sentiment import sentiment
 from experiments.entanglement.setup import Setup
 from sandbox import losses
-from sandbox.dynamics import train
+from sandbox.dynamics import descent, flow, log_times, train
 from sandbox.losses import PairLogProbs, margin_weights
 from sandbox.measures import Case, first_order_changes, gradient_products, kappa
 from sandbox.policies import (
@@ -30,6 +30,7 @@ from theory.entanglement.tokens import n_star
 
 CONTRAST = (0.6, 0.3, 0.1)  # chosen, rejected, other at the position where the responses part
 
+KEPT = 200  # runs whose gradients are kept, for the identities along them
 BLOCK = 20  # steps over which the weights along a path are averaged
 
 # The losses whose paths are drawn, each with the constants of its paper (or near them).
@@ -52,12 +53,13 @@ PATHS = {
 }
 
 
-# -- random log-linear policies: what a small step does, over the whole plane --------------------------------------------
+# -- random log-linear policies: what a small step does, over the whole plane ------------------------------------------
 
 
 def phase(setup: Setup, key: Array) -> dict[str, Array]:
     """Random pairs of responses, random weights, one small step each: predicted and exact changes (runs,)."""
     found = _phase(setup, jax.random.split(key, setup.runs))
+    found |= {name: found[name][:KEPT] for name in ("g_w", "g_l", "d_w", "d_l")}
     up_chosen, up_rejected = found["exact_chosen"] > 0, found["exact_rejected"] > 0
     outcome = jnp.where(up_chosen, jnp.where(up_rejected, Case.BOTH_RISE, Case.IDEAL), Case.BOTH_FALL)
     # the fourth case, if it ever happened, is not hidden among the others
@@ -99,10 +101,14 @@ def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
         "predicted_rejected": scale * predicted[1],
         "exact_chosen": exact[0],
         "exact_rejected": exact[1],
+        "g_w": g_w,
+        "g_l": g_l,
+        "d_w": d_w,
+        "d_l": d_l,
     }
 
 
-# -- a contrast token and a shared suffix: linear features whose overlap we choose -----------------------------------------
+# -- a contrast token and a shared suffix: linear features whose overlap we choose -------------------------------------
 
 
 def suffix_task(length: int, overlap: Any, chosen_error: Any, rejected_error: Any) -> tuple[Array, Array, Array]:
@@ -131,7 +137,7 @@ LENGTHS = (0, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 40)
 
 
 def suffix_lengths(setup: Setup, key: Array) -> dict[str, Array]:
-    """One small step of equal weights on suffixes of 0 to 40 tokens: Gram entries and exact changes per unit of step."""
+    """One small step of equal weights on suffixes of 0 to 40 tokens: Gram entries, exact changes per unit of step."""
     del key
     lengths = jnp.array(LENGTHS)
     stepped = partial(_suffix_step, LENGTHS[-1], step=setup.step**2)
@@ -244,7 +250,7 @@ def _path(steps: int, which: Array, theta: Array, features: Array, tokens: Array
     }
 
 
-# -- how first order fails: the gap against the step ----------------------------------------------------------------------
+# -- how first order fails: the gap against the step -------------------------------------------------------------------
 
 
 def gaps(setup: Setup, key: Array) -> dict[str, Array]:
@@ -256,7 +262,10 @@ def gaps(setup: Setup, key: Array) -> dict[str, Array]:
     push = jnp.einsum("vd,ntd->ntv", direction, features)
     width = jnp.max(push, axis=-1) - jnp.min(push, axis=-1)
     start = response_log_probs(theta, features, tokens)
-    linear = jax.jit(jax.vmap(lambda eta: response_log_probs(theta + eta * direction, features, tokens) - start))(etas)
+    def moved(eta: Array) -> Array:
+        return response_log_probs(theta + eta * direction, features, tokens) - start
+
+    linear = jax.jit(jax.vmap(moved))(etas)
     slope = jnp.stack([jnp.sum(g_w * direction), jnp.sum(g_l * direction)])
 
     net = network(3 + 5 + 2 * 4, 3, hidden=64)
@@ -274,18 +283,48 @@ def gaps(setup: Setup, key: Array) -> dict[str, Array]:
     curved = jax.jit(jax.vmap(lambda eta: log_probs(weights + eta * step) - at_start))(etas)
     return {
         "eta": etas,
-        "linear": jnp.outer(etas, slope) - linear,  # never negative: first order is an upper bound
+        "first_order": jnp.outer(etas, slope),
+        "exact": linear,
+        "linear": jnp.outer(etas, slope) - linear,
         "hoeffding": jnp.outer(etas**2 / 8, jnp.sum(width**2, axis=-1)),
         "network": jnp.abs(jnp.outer(etas, jacobian @ step) - curved),
     }
 
 
+# -- one tabular token: the flow that the theory solves in closed form -------------------------------------------------
+
+
+def tabular_flow(setup: Setup, key: Array) -> dict[str, Array]:
+    """DPO's gradient flow on one pair of tokens, integrated: log-probabilities (T, 3) and the scaled margin (T,)."""
+    del key
+    start = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    times = jnp.asarray(log_times(1e4, 25))
+    logits = flow(_tabular_descent, start, times, (start, setup.beta), log_time=True)
+    return {
+        "time": times,
+        "log_probs": jax.nn.log_softmax(logits),
+        "scaled_margin": setup.beta * ((logits[:, 0] - logits[:, 1]) - (start[0] - start[1])),
+    }
+
+
+def _tabular_loss(logits: Array, start: Array, beta: Any) -> Array:
+    now, reference = jax.nn.log_softmax(logits), jax.nn.log_softmax(start)
+    return losses.dpo(PairLogProbs(now[0], now[1], reference[0], reference[1]), beta=beta)
+
+
+_tabular_descent = descent(_tabular_loss)
+
+
 STAGES = {
-    "phase diagram": phase,
-    "suffix lengths": suffix_lengths,
-    "n* map": n_star_map,
-    "token cosines": token_cosines,
-    "paths of the losses": paths,
-    "gap to first order": gaps,
-    "sentiment task": sentiment,
+    name: jax.jit(stage, static_argnums=0)
+    for name, stage in {
+        "phase diagram": phase,
+        "suffix lengths": suffix_lengths,
+        "n* map": n_star_map,
+        "token cosines": token_cosines,
+        "paths of the losses": paths,
+        "gap to first order": gaps,
+        "tabular flow": tabular_flow,
+        "sentiment task": sentiment,
+    }.items()
 }

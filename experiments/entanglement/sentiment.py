@@ -1,8 +1,8 @@
 """The sentiment task: a small network, fine-tuned on chosen responses, then trained on pairs that share a suffix.
 
-A prompt x is a point of one of two clouds; the chosen response starts with the label of its cloud, the rejected with the
-other label, and both go on with the same suffix of 0, 1 or 6 tokens. All runs have six suffix tokens and a mask, so that
-every suffix length, mend and seed is one compiled program.
+A prompt x is a point of one of two clouds; the chosen response starts with the label of its cloud, the rejected with
+the other label, and both go on with the same suffix of 0, 1 or 6 tokens. All runs have six suffix tokens and a mask, so
+that every suffix length, mend and seed is one compiled program.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ def task(setup: Setup, key: Array) -> Task:
     """Prompts from two clouds at +-mean, their label as the chosen first token, the same suffix for all."""
     keys = jax.random.split(key, 3)
     mean = 1.5 * jax.random.normal(keys[0], (PROMPT,)) / PROMPT**0.5
-    label = jax.random.bernoulli(keys[1], shape=(setup.pairs,)).astype(int)
-    x = 0.5 * jax.random.normal(keys[2], (setup.pairs, PROMPT)) + jnp.outer(1 - 2 * label, mean)
-    suffix = jnp.broadcast_to(LABELS + jnp.arange(SUFFIX_TOKENS), (setup.pairs, SUFFIX_TOKENS))
+    label = jax.random.bernoulli(keys[1], shape=(setup.sentiment_pairs,)).astype(int)
+    x = 0.5 * jax.random.normal(keys[2], (setup.sentiment_pairs, PROMPT)) + jnp.outer(1 - 2 * label, mean)
+    suffix = jnp.broadcast_to(LABELS + jnp.arange(SUFFIX_TOKENS), (setup.sentiment_pairs, SUFFIX_TOKENS))
     chosen = jnp.concatenate([label[:, None], suffix], axis=1)
     rejected = jnp.concatenate([1 - label[:, None], suffix], axis=1)
     return Task(token_inputs(x, chosen, VOCABULARY), token_inputs(x, rejected, VOCABULARY), chosen, rejected)

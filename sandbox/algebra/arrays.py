@@ -51,7 +51,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 
 def flow_margin(s: Any) -> Array:
-    return _flow_margin(jnp.asarray(s, jnp.result_type(float)))
+    return _flow_margin(jnp.asarray(s, jnp.result_type(s, float)))
 
 
 def exp_excess(x: Any) -> Array:
@@ -85,11 +85,12 @@ def kl(p: Any, q: Any) -> Array:
 
 
 def onehot(index: Any, like: Any) -> Array:
-    return jax.nn.one_hot(index, like.shape[-1], dtype=jnp.result_type(float))
+    return jax.nn.one_hot(index, like.shape[-1], dtype=jnp.result_type(like, float))
 
 
 def stack(*xs: Any) -> Array:
-    return jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in xs], axis=-1)
+    dtype = jnp.result_type(*xs, float)
+    return jnp.stack([jnp.asarray(x, dtype) for x in xs], axis=-1)
 
 
 def outer(a: Any, b: Any) -> Array:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from functools import lru_cache
 
 import sympy as sp
 from sympy import KroneckerDelta
@@ -54,8 +55,11 @@ def _expanded(expr: sp.Expr) -> sp.Expr:
     """Multiplied out, exponentials of sums split into products, but denominators as products of factors."""
     return sp.expand(expr).replace(
         lambda x: isinstance(x, sp.Pow) and isinstance(x.base, sp.Add) and x.exp.is_Integer and x.exp < 0,
-        lambda x: sp.factor(x.base) ** x.exp,
+        lambda x: _factor(x.base) ** x.exp,
     )
+
+
+_factor = lru_cache(maxsize=4096)(sp.factor)  # the same few denominators come up all the time
 
 
 def _height(expr: sp.Basic) -> int:
@@ -212,7 +216,8 @@ def _rational(expr: sp.Expr, factor_logs: bool = False) -> tuple[sp.Expr, dict[s
         expr = _factored_logs(expr)
         back = {e: m for m, e in monomials.items()}
         expr = expr.replace(sp.log, lambda x: back.get(x, sp.log(x)))
-    closed = expr.atoms(sp.Indexed, FlowMargin, DivergenceOf, PositivePart, Step, ExpExcess, TanhExcess)
+    expr = expr.replace(PositivePart, lambda x: x * Step(x))
+    closed = expr.atoms(sp.Indexed, FlowMargin, DivergenceOf, Step, ExpExcess, TanhExcess)
     return expr.xreplace({x: _symbol_like(x) for x in closed}), monomials
 
 

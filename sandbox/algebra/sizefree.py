@@ -137,7 +137,7 @@ class Family:
             if isinstance(k, sp.Symbol):
                 if axis_of(k) != axis:
                     raise ValueError(f"index {k} does not run on axis {axis!r}")
-            elif not isinstance(k, int) or k < 0:  # from the end, or a slice: only where the size is known
+            elif not isinstance(k, int | sp.Integer) or k < 0:  # from the end, or a slice: only where the size is known
                 raise NotImplementedError(f"index {k!r} has no size-free reading")
         if len(keys) == len(self.axes):
             return self.at(*keys)

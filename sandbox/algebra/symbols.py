@@ -28,7 +28,9 @@ class PositivePart(sp.Function):
 
     @classmethod
     def eval(cls, x: sp.Expr) -> sp.Expr | None:
-        return sp.Max(x, 0) if x.is_number else None
+        if x.is_number:
+            return sp.Max(x, 0)
+        return x if x.is_positive else sp.S.Zero if x.is_nonpositive else None
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return Step(self.args[0])
@@ -43,7 +45,9 @@ class Step(sp.Function):
 
     @classmethod
     def eval(cls, x: sp.Expr) -> sp.Expr | None:
-        return sp.Integer(bool(x > 0)) if x.is_number else None
+        if x.is_number:
+            return sp.Integer(bool(x > 0))
+        return sp.S.One if x.is_positive else sp.S.Zero if x.is_nonpositive else None
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return sp.S.Zero

@@ -6,8 +6,9 @@ while the margin grows. What the paper states is marked with its equation; what 
 
 geometry: two gradients and two weights, any model (C1-C5). tokens: one token, prefixes, suffixes (C6-C8). models: where
 entanglement can come from (C9, C10) and what mends it. losses: the weights of every preference loss (C11).
+facts: what each loss does in the end: where it stops, what it bounds, what it never sees (F1-F8).
 """
 
-from theory.entanglement import geometry, tokens, models, losses  # noqa: I001  the order of the claims
+from theory.entanglement import geometry, tokens, models, losses, facts  # noqa: I001  the order of the claims
 
-__all__ = ["geometry", "losses", "models", "tokens"]
+__all__ = ["facts", "geometry", "losses", "models", "tokens"]

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from sandbox import losses
-from sandbox.algebra import cosh, dot, exp, kl, log, log_sigmoid, log_softmax, sigmoid, softmax, step
+from sandbox.algebra import dot, exp, kl, log, log_sigmoid, log_softmax, sigmoid, softmax, step, tanh
 from sandbox.losses import PairLogProbs, margin_weights
-from theory.entanglement.losses import FLIPS, PAIR, Pair, bell
+from theory.entanglement.losses import HALF, LENGTHS, LOG_PROBS, bell
 from theory.statement import (
     All,
     AtMost,
@@ -20,6 +20,7 @@ from theory.statement import (
     Domain,
     Equal,
     Index,
+    Negative,
     NonNegative,
     Positive,
     Real,
@@ -32,8 +33,6 @@ from theory.statement import (
     theorem,
 )
 
-LENGTHS: dict[str, Any] = dict(n_w=Positive(), n_l=Positive())
-
 
 def at_margin(h):
     """A pair of margin h."""
@@ -45,13 +44,17 @@ def weights_of(loss, pair, **constants):
     return margin_weights(partial(loss, **constants), pair)
 
 
-# -- F2: losses that stop -----------------------------------------------------------------------------------------------
+# -- F2: losses that stop ----------------------------------------------------------------------------------------------
 
 
 @theorem(Source("azar2023ipo", "Eq. 17"), r"L'(h) = 2\,(h - 1/2\tau)", claim="F2", h=Real(), tau=Positive())
 def ipo_stops(h, tau):
     """IPO stops at the margin 1 / (2 tau), and comes back from beyond; its minimum is 0."""
-    return Bowl(lambda h: 0 * h, lambda h: losses.ipo(at_margin(h), tau=tau), at=h, bottom=1 / (2 * tau), factor=2)
+
+    def loss(h):
+        return losses.ipo(at_margin(h), tau=tau)
+
+    return Bowl(lambda h: 0 * h, loss, at=h, bottom=1 / (2 * tau), factor=lambda h: 2)
 
 
 @theorem(Source("wu2024sppo", "Eq. 4.7"), r"\partial L/\partial r_w = 2(r_w - \eta/2),\;"
@@ -62,15 +65,15 @@ def sppo_stops(r_w, r_l, eta):
     def loss(r_w, r_l):
         return losses.sppo(PairLogProbs(r_w, r_l, 0 * r_w, 0 * r_l), eta=eta)
 
-    return All(
-        Bowl(lambda r: loss(eta / 2, r_l) + 0 * r, lambda r: loss(r, r_l), at=r_w, bottom=eta / 2, factor=2),
-        Bowl(lambda r: loss(r_w, -eta / 2) + 0 * r, lambda r: loss(r_w, r), at=r_l, bottom=-eta / 2, factor=2),
-    )
+    def bowl(of, at, bottom):
+        return Bowl(lambda r: of(bottom) + 0 * r, of, at=at, bottom=bottom, factor=lambda r: 2)
+
+    return All(bowl(lambda r: loss(r, r_l), r_w, eta / 2), bowl(lambda r: loss(r_w, r), r_l, -eta / 2))
 
 
 @theorem(Source("mitchell2023cdpo", "ours"),
          r"L = H(\epsilon) + \mathrm{KL}(1-\epsilon \| q) \ge H(\epsilon),\; q = \sigma(\beta h)", claim="F2",
-         q=Unit(), beta=Positive(), epsilon=FLIPS)  # fmt: skip
+         q=Unit(), beta=Positive(), epsilon=HALF)  # fmt: skip
 def cdpo_stops(q, beta, epsilon):
     """Conservative DPO stops at beta h = log((1 - epsilon) / epsilon); its minimum is the binary entropy of epsilon.
 
@@ -82,35 +85,35 @@ def cdpo_stops(q, beta, epsilon):
 
     entropy = -(1 - epsilon) * log(1 - epsilon) - epsilon * log(epsilon)
     divergence = (1 - epsilon) * log((1 - epsilon) / q) + epsilon * log(epsilon / (1 - q))
-    above = Bowl(lambda q: entropy + 0 * q, loss, at=q, bottom=1 - epsilon, factor=1 / (q * (1 - q)))
+    above = Bowl(lambda q: entropy + 0 * q, loss, at=q, bottom=1 - epsilon, factor=lambda q: 1 / (q * (1 - q)))
     return All(above, Equal(loss(q), entropy + divergence))
 
 
 @theorem(Source("ji2024exo", "Eq. 16"), r"L'(u) = \sigma'(u)\,(u - \log\tfrac{1-\epsilon}{\epsilon}),\; u = \beta h",
-         claim="F2", u=Real(), beta=Positive(), epsilon=FLIPS)  # fmt: skip
+         claim="F2", u=Real(), beta=Positive(), epsilon=HALF)  # fmt: skip
 def exo_stops(u, beta, epsilon):
     """EXO stops at the same margin as conservative DPO; its minimum is 0."""
 
     def loss(u):
         return losses.exo(at_margin(u / beta), beta=beta, epsilon=epsilon)
 
-    return Bowl(lambda u: 0 * u, loss, at=u, bottom=log(1 - epsilon) - log(epsilon), factor=bell(u))
+    return Bowl(lambda u: 0 * u, loss, at=u, bottom=log(1 - epsilon) - log(epsilon), factor=bell)
 
 
-@theorem(Source("chen2024nca", "ours"), r"d_w > 0 \iff \beta r_w < \log 2", claim="F2", **PAIR, beta=Positive())
-def nca_stops_the_chosen(A, B, A0, B0, n_w, n_l, beta):
+@theorem(Source("chen2024nca", "ours"), r"d_w > 0 \iff \beta r_w < \log 2", claim="F2", **LOG_PROBS, beta=Positive())
+def nca_stops_the_chosen(A, B, A0, B0, beta):
     """NCA raises the chosen up to beta r_w = log 2 and lowers it from there."""
     u = beta * (A - A0)
     d_w, _ = weights_of(losses.nca, PairLogProbs(A, B, A0, B0), beta=beta)
-    return SameSign(d_w, 2 - exp(u), factor=beta * sigmoid(-u) / 2)
+    return SameSign(d_w, 2 - 3 * sigmoid(u), factor=beta / 2)  # sigmoid(log 2) = 2/3
 
 
-# -- F3: noisy labels, a brake or a push --------------------------------------------------------------------------------
+# -- F3: noisy labels, a brake or a push -------------------------------------------------------------------------------
 
 
 @theorem(Source("mitchell2023cdpo", "ours"), r"L_{cDPO} = L_{DPO} + \epsilon\beta h", claim="F3",
-         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
-def cdpo_is_dpo_with_a_brake(A, B, A0, B0, n_w, n_l, beta, epsilon):
+         **LOG_PROBS, beta=Positive(), epsilon=HALF)  # fmt: skip
+def cdpo_is_dpo_with_a_brake(A, B, A0, B0, beta, epsilon):
     """Conservative DPO is DPO with a linear brake."""
     x = PairLogProbs(A, B, A0, B0)
     brake = epsilon * beta * ((A - A0) - (B - B0))
@@ -118,8 +121,8 @@ def cdpo_is_dpo_with_a_brake(A, B, A0, B0, n_w, n_l, beta, epsilon):
 
 
 @theorem(Source("chowdhury2024robust", "ours"), r"L_{rob} = L_{DPO} - \tfrac{\epsilon}{1-2\epsilon}\beta h", claim="F3",
-         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
-def robust_dpo_is_dpo_with_a_push(A, B, A0, B0, n_w, n_l, beta, epsilon):
+         **LOG_PROBS, beta=Positive(), epsilon=HALF)  # fmt: skip
+def robust_dpo_is_dpo_with_a_push(A, B, A0, B0, beta, epsilon):
     """Robust DPO is DPO with a linear push."""
     x = PairLogProbs(A, B, A0, B0)
     push = epsilon / (1 - 2 * epsilon) * beta * ((A - A0) - (B - B0))
@@ -128,8 +131,8 @@ def robust_dpo_is_dpo_with_a_push(A, B, A0, B0, n_w, n_l, beta, epsilon):
 
 @theorem(Source("chowdhury2024robust", "Lemma on unbiasedness, as recalled"),
          r"(1-\epsilon)L_{rob}(h) + \epsilon L_{rob}(-h) = L_{DPO}(h)", claim="F3",
-         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
-def robust_dpo_is_unbiased(A, B, A0, B0, n_w, n_l, beta, epsilon):
+         **LOG_PROBS, beta=Positive(), epsilon=HALF)  # fmt: skip
+def robust_dpo_is_unbiased(A, B, A0, B0, beta, epsilon):
     """The mean of robust DPO over flipped labels is the DPO loss of the true ones."""
     robust = partial(losses.robust_dpo, beta=beta, epsilon=epsilon)
     mean = (1 - epsilon) * robust(PairLogProbs(A, B, A0, B0)) + epsilon * robust(PairLogProbs(B, A, B0, A0))
@@ -137,26 +140,26 @@ def robust_dpo_is_unbiased(A, B, A0, B0, n_w, n_l, beta, epsilon):
 
 
 @theorem(Source("chowdhury2024robust", "ours"), r"d \ge \frac{\epsilon\beta}{1-2\epsilon}", claim="F3",
-         **PAIR, beta=Positive(), epsilon=FLIPS)  # fmt: skip
-def robust_dpo_pushes_for_ever(A, B, A0, B0, n_w, n_l, beta, epsilon):
+         **LOG_PROBS, beta=Positive(), epsilon=HALF)  # fmt: skip
+def robust_dpo_pushes_for_ever(A, B, A0, B0, beta, epsilon):
     """The weights of robust DPO never fall below epsilon beta / (1 - 2 epsilon): on one pair it has no lower bound."""
     d, _ = weights_of(losses.robust_dpo, PairLogProbs(A, B, A0, B0), beta=beta, epsilon=epsilon)
     return AtMost(epsilon * beta / (1 - 2 * epsilon), d, slack=beta * sigmoid(-beta * ((A - A0) - (B - B0))))
 
 
 @theorem(Source("chowdhury2024robust", "negative control"), r"L_{rob} \ge 0", claim="F3", expect="refuted",
-         h=Real(), beta=Positive(), epsilon=FLIPS)  # fmt: skip
+         h=Real(), beta=Positive(), epsilon=HALF)  # fmt: skip
 def robust_dpo_is_never_negative(h, beta, epsilon):
     """Robust DPO, like DPO, is never negative: false on a single pair."""
     return NonNegative(losses.robust_dpo(at_margin(h), beta=beta, epsilon=epsilon))
 
 
-# -- F4: what a badly wrong pair gets -----------------------------------------------------------------------------------
+# -- F4: what a badly wrong pair gets ----------------------------------------------------------------------------------
 
 
 @theorem(Source("ethayarajh2024kto", "ours"), r"d_w \le \lambda_w\beta/4,\; d_l \le \lambda_l\beta/4", claim="F4",
-         **PAIR, beta=Positive(), z0=Positive(), lam_w=Positive(), lam_l=Positive())  # fmt: skip
-def kto_peaks_at_its_reference_point(A, B, A0, B0, n_w, n_l, beta, z0, lam_w, lam_l):
+         **LOG_PROBS, beta=Positive(), z0=Positive(), lam_w=Positive(), lam_l=Positive())  # fmt: skip
+def kto_peaks_at_its_reference_point(A, B, A0, B0, beta, z0, lam_w, lam_l):
     """KTO's weights are at most a quarter of beta, reached where the log-ratio is z0."""
     constants = dict(beta=beta, z0=z0, desirable_weight=lam_w, undesirable_weight=lam_l)
     d_w, d_l = weights_of(losses.kto, PairLogProbs(A, B, A0, B0), **constants)
@@ -170,12 +173,12 @@ def kto_peaks_at_its_reference_point(A, B, A0, B0, n_w, n_l, beta, z0, lam_w, la
     )
 
 
-@theorem(Source("rafailov2023dpo", "ours"), r"0 < d < \beta,\; L \ge 0", claim="F4", **PAIR, beta=Positive())
-def dpo_only_slows_down(A, B, A0, B0, n_w, n_l, beta):
+@theorem(Source("rafailov2023dpo", "ours"), r"0 \le d \le \beta", claim="F4", **LOG_PROBS, beta=Positive())
+def dpo_only_slows_down(A, B, A0, B0, beta):
     """DPO's weights lie between 0 and beta, at every margin."""
     u = beta * ((A - A0) - (B - B0))
     d, _ = weights_of(losses.dpo, PairLogProbs(A, B, A0, B0), beta=beta)
-    return All(SameSign(d, beta, factor=sigmoid(-u)), SameSign(beta - d, beta, factor=sigmoid(u)))
+    return All(AtMost(0 * d, d, slack=beta * sigmoid(-u)), AtMost(d, beta, slack=beta * sigmoid(u)))
 
 
 @theorem(Source("ethayarajh2024kto", "ours"), r"d^{KTO} \to 0,\; d^{DPO} \to \beta \;(h \to -\infty)", claim="F4",
@@ -186,21 +189,25 @@ def kto_gives_up_where_dpo_does_not(beta, z0):
     def dpo(h):
         return weights_of(losses.dpo, at_margin(h), beta=beta)[0]
 
-    def kto(r):
-        return weights_of(losses.kto, PairLogProbs(r, -r, 0 * r, 0 * r), beta=beta, z0=z0)
+    def kto(k, sign):
+        def at(x):
+            pair = PairLogProbs(sign * x, -sign * x, 0 * x, 0 * x)
+            return weights_of(losses.kto, pair, beta=beta, z0=z0)[k]
+
+        return at
 
     return All(
         Tends(lambda x: dpo(-x), "oo", beta),
         Tends(dpo, "oo", 0),
-        *(Tends(lambda x, k=k, s=s: kto(s * x)[k], "oo", 0) for k in (0, 1) for s in (1, -1)),
+        *(Tends(kto(k, sign), "oo", 0) for k in (0, 1) for sign in (1, -1)),
     )
 
 
-# -- F5: a fine-tuning term ---------------------------------------------------------------------------------------------
+# -- F5: a fine-tuning term --------------------------------------------------------------------------------------------
 
 
 @theorem(Source("pang2024irpo", "ours"), r"d_w \ge \alpha/n_w \;(\alpha, \lambda)", claim="F5",
-         **PAIR, beta=Positive(), alpha=Positive())  # fmt: skip
+         **LOG_PROBS, **LENGTHS, beta=Positive(), alpha=Positive())  # fmt: skip
 def fine_tuning_terms_push_for_ever(A, B, A0, B0, n_w, n_l, beta, alpha):
     """With a fine-tuning term the chosen is pushed for ever: no such loss is stationary short of A = 0."""
     x = PairLogProbs(A, B, A0, B0, n_w, n_l)
@@ -219,7 +226,18 @@ def fine_tuning_terms_push_for_ever(A, B, A0, B0, n_w, n_l, beta, alpha):
     )
 
 
-# -- F6: ORPO in probabilities ------------------------------------------------------------------------------------------
+# -- F6: ORPO in probabilities -----------------------------------------------------------------------------------------
+
+
+@theorem(Source("hong2024orpo", "ours"),
+         r"n_w d_w = 1 + \frac{\lambda q}{p + q - 2pq},\; n_l d_l = \frac{\lambda q (1-p)}{(1-q)(p + q - 2pq)}",
+         claim="F6", A=Negative(), B=Negative(), **LENGTHS, lam=Positive())  # fmt: skip
+def orpo_in_probabilities(A, B, n_w, n_l, lam):
+    """ORPO's weights are rational in the mean probabilities per token p = e^(A / n_w) and q = e^(B / n_l)."""
+    d_w, d_l = weights_of(losses.orpo, PairLogProbs(A, B, None, None, n_w, n_l), lam=lam)
+    p, q = exp(A / n_w), exp(B / n_l)
+    both = p + q - 2 * p * q
+    return All(Equal(n_w * d_w, 1 + lam * q / both), Equal(n_l * d_l, lam * q * (1 - p) / ((1 - q) * both)))
 
 
 def of_orpo(p, q, n_w, n_l, lam):
@@ -228,18 +246,8 @@ def of_orpo(p, q, n_w, n_l, lam):
     return n_w * d_w, n_l * d_l
 
 
-@theorem(Source("hong2024orpo", "ours"),
-         r"n_w d_w = 1 + \frac{\lambda q}{p + q - 2pq},\; n_l d_l = \frac{\lambda q (1-p)}{(1-q)(p + q - 2pq)}",
-         claim="F6", p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
-def orpo_in_probabilities(p, q, n_w, n_l, lam):
-    """ORPO's weights are rational in the mean probabilities per token p and q."""
-    chosen, rejected = of_orpo(p, q, n_w, n_l, lam)
-    both = p + q - 2 * p * q
-    return All(Equal(chosen, 1 + lam * q / both), Equal(rejected, lam * q * (1 - p) / ((1 - q) * both)))
-
-
 @theorem(Source("hong2024orpo", "ours"), r"q \to 1:\; n_l d_l \to \infty", claim="F6", expect="checked",
-         p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
+         p=HALF, q=HALF, **LENGTHS, lam=Unit())  # fmt: skip
 def orpo_at_the_ends(p, q, n_w, n_l, lam):
     """A certain chosen or an impossible rejected ends the contrast; a certain rejected makes it explode."""
 
@@ -264,10 +272,15 @@ def orpo_pushes_the_rejected_at_most_by_lambda(p, q, n_w, n_l, lam):
     return AtMost(of_orpo(p, q, n_w, n_l, lam)[1], lam)
 
 
-# -- F7: the sign in R-DPO ----------------------------------------------------------------------------------------------
+# -- F7: the sign in R-DPO ---------------------------------------------------------------------------------------------
 
 TOKENS = Domain("positive", ("V",), make=lambda k: 1 + k)  # lengths: every response has its end token
-REWARDED: dict[str, Any] = dict(reward=Reals("V"), ref=Simplex("V"), n=TOKENS, alpha=Positive(), beta=Positive())
+REWARDED: dict[str, Any] = dict(net=Reals("V"), ref=Simplex("V"), n=TOKENS, alpha=Positive(), beta=Positive())
+
+
+def reward_of(net, n, alpha, beta):
+    """Any reward, given by (reward - alpha n) / beta, whose exponential stays a number."""
+    return beta * net + alpha * n
 
 
 def length_penalised(reward, ref, n, alpha, beta):
@@ -277,8 +290,9 @@ def length_penalised(reward, ref, n, alpha, beta):
 
 @theorem(Source("park2024rdpo", "as recalled"), r"J(\pi^*) - J(q) = \beta\,\mathrm{KL}(q \| \pi^*) \ge 0", claim="F7",
          **REWARDED, q=Simplex("V"))  # fmt: skip
-def optimum_under_a_length_penalty(reward, ref, n, alpha, beta, q):
+def optimum_under_a_length_penalty(net, ref, n, alpha, beta, q):
     """pi* = ref exp((reward - alpha n) / beta) / Z is the best policy for a reward with a price on length."""
+    reward = reward_of(net, n, alpha, beta)
     best = softmax(length_penalised(reward, ref, n, alpha, beta))
 
     def objective(q):
@@ -295,8 +309,9 @@ def length_penalised_pair(reward, ref, n, alpha, beta, w, l):
 
 @theorem(Source("park2024rdpo", "as recalled"), r"L_{R-DPO}(\pi^*) = -\log\sigma(r_w - r_l)", claim="F7",
          **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
-def rdpo_prices_length(reward, ref, n, alpha, beta, w, l):
+def rdpo_prices_length(net, ref, n, alpha, beta, w, l):
     """At that policy R-DPO is the Bradley-Terry loss of the reward itself: the sign + alpha (n_w - n_l) is right."""
+    reward = reward_of(net, n, alpha, beta)
     pair = length_penalised_pair(reward, ref, n, alpha, beta, w, l)
     return Equal(losses.rdpo(pair, beta=beta, alpha=alpha), -log_sigmoid(reward[w] - reward[l]))
 
@@ -304,47 +319,49 @@ def rdpo_prices_length(reward, ref, n, alpha, beta, w, l):
 @theorem(Source("park2024rdpo", "with the sign of later comparison tables"),
          r"-\log\sigma(\beta h - \alpha(n_w - n_l)) = -\log\sigma(r_w - r_l)", claim="F7", expect="refuted",
          **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
-def rdpo_with_the_other_sign(reward, ref, n, alpha, beta, w, l):
+def rdpo_with_the_other_sign(net, ref, n, alpha, beta, w, l):
     """The same with - alpha (n_w - n_l): false, that sign seeks length."""
+    reward = reward_of(net, n, alpha, beta)
     x = length_penalised_pair(reward, ref, n, alpha, beta, w, l)
     h = (x.chosen - x.ref_chosen) - (x.rejected - x.ref_rejected)
     return Equal(-log_sigmoid(beta * h - alpha * (n[w] - n[l])), -log_sigmoid(reward[w] - reward[l]))
 
 
-# -- F8: the margin of SimPO --------------------------------------------------------------------------------------------
+# -- F8: the margin of SimPO -------------------------------------------------------------------------------------------
 
 
 @theorem(Source("meng2024simpo", "Eq. 6"), r"L = -\log\sigma(\beta(A/n_w - B/n_l - \gamma/\beta))", claim="F8",
-         **PAIR, beta=Positive(), gamma=Positive())  # fmt: skip
-def margin_of_simpo_is_outside_beta(A, B, A0, B0, n_w, n_l, beta, gamma):
+         A=Negative(), B=Negative(), **LENGTHS, beta=Positive(), gamma=Positive())  # fmt: skip
+def margin_of_simpo_is_outside_beta(A, B, n_w, n_l, beta, gamma):
     """SimPO asks for a margin of gamma / beta nats per token."""
     loss = losses.simpo(PairLogProbs(A, B, None, None, n_w, n_l), beta=beta, gamma=gamma)
     return Equal(loss, -log_sigmoid(beta * (A / n_w - B / n_l - gamma / beta)))
 
 
 @theorem(Source("meng2024simpo", "Eq. 6, with gamma inside beta"), r"L = -\log\sigma(\beta(A/n_w - B/n_l - \gamma))",
-         claim="F8", expect="refuted", **PAIR, beta=Positive(), gamma=Positive())  # fmt: skip
-def margin_of_simpo_is_inside_beta(A, B, A0, B0, n_w, n_l, beta, gamma):
+         claim="F8", expect="refuted",
+         A=Negative(), B=Negative(), **LENGTHS, beta=Positive(), gamma=Positive())  # fmt: skip
+def margin_of_simpo_is_inside_beta(A, B, n_w, n_l, beta, gamma):
     """SimPO asks for a margin of gamma nats per token: false, unless beta is 1."""
     loss = losses.simpo(PairLogProbs(A, B, None, None, n_w, n_l), beta=beta, gamma=gamma)
     return Equal(loss, -log_sigmoid(beta * (A / n_w - B / n_l - gamma)))
 
 
-# -- losses that push the wrong way -------------------------------------------------------------------------------------
+# -- losses that push the wrong way ------------------------------------------------------------------------------------
 
 
-@theorem(Source("doosterlinck2024apo", "ours"), r"d_w > 0 \iff |h| < |r_w|", claim="C11", **PAIR, beta=Positive())
-def apo_down_lowers_the_chosen_of_a_wide_pair(A, B, A0, B0, n_w, n_l, beta):
-    """APO-down raises the chosen exactly while the margin is smaller than the chosen's own log-ratio, in size."""
-    x = Pair(A, B, A0, B0, n_w, n_l)
-    d_w, _ = weights_of(losses.apo_down, PairLogProbs(*x), beta=beta)
-    factor = 2 * beta * bell(beta * x.h) * bell(beta * x.r_w)
-    return SameSign(d_w, cosh(beta * x.r_w) - cosh(beta * x.h), factor=factor)
+@theorem(Source("doosterlinck2024apo", "ours"), r"d_w > 0 \iff |h| < |r_w|", claim="C11",
+         **LOG_PROBS, beta=Positive())  # fmt: skip
+def apo_down_lowers_the_chosen_of_a_wide_pair(A, B, A0, B0, beta):
+    """APO-down raises the chosen exactly while the margin is smaller, in size, than the chosen's own log-ratio."""
+    u, v = beta * ((A - A0) - (B - B0)), beta * (A - A0)
+    d_w, _ = weights_of(losses.apo_down, PairLogProbs(A, B, A0, B0), beta=beta)
+    return SameSign(d_w, tanh(v / 2) ** 2 - tanh(u / 2) ** 2, factor=beta / 4)
 
 
 @theorem(Source("doosterlinck2024apo", "negative control"), r"d_w \ge 0", claim="C11", expect="refuted",
-         **PAIR, beta=Positive())  # fmt: skip
-def apo_down_raises_the_chosen(A, B, A0, B0, n_w, n_l, beta):
+         **LOG_PROBS, beta=Positive())  # fmt: skip
+def apo_down_raises_the_chosen(A, B, A0, B0, beta):
     """APO-down never lowers the chosen: false, and not meant to be true."""
     return NonNegative(weights_of(losses.apo_down, PairLogProbs(A, B, A0, B0), beta=beta)[0])
 

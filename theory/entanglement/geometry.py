@@ -197,9 +197,10 @@ def slack_is_at_most_hoeffding(p, low, width, u, eta):
     def lost(x):
         return log(total(p * exp(x * f))) - x * dot(p, f)
 
-    tilted = softmax(log(p) + eta * f)
-    middle = dot(tilted, u) - 1 / 2
-    curvature = width**2 * (middle**2 + dot(tilted, u * (1 - u)))
+    def curvature(x):
+        tilted = softmax(log(p) + x * f)
+        return width**2 * ((dot(tilted, u) - 1 / 2) ** 2 + dot(tilted, u * (1 - u)))
+
     return Arch(lost, lambda x: x**2 * width**2 / 8, at=eta, start=0, curvature=curvature)
 
 

@@ -27,6 +27,7 @@ from theory.statement import (
     Reals,
     Source,
     Theorem,
+    Unit,
     theorem,
 )
 
@@ -34,8 +35,9 @@ PAPER = "yuan2025entanglement"
 IN_TABLE_2 = f"weights also {PAPER}, Table 2"
 
 MODEL: dict[str, Any] = dict(g_w=Reals("d"), g_l=Reals("d"))
-PAIR: dict[str, Any] = dict(A=Negative(), B=Negative(), A0=Negative(), B0=Negative(), n_w=Positive(), n_l=Positive())
-FLIPS = Domain("positive", make=lambda k: 1 / (2 + k))  # a share of flipped labels, strictly between 0 and 1/2
+LOG_PROBS: dict[str, Any] = dict(A=Negative(), B=Negative(), A0=Negative(), B0=Negative())
+LENGTHS: dict[str, Any] = dict(n_w=Positive(), n_l=Positive())
+HALF = Domain("positive", make=lambda k: 1 / (2 + k))  # strictly between 0 and 1/2, as a share of flipped labels
 
 
 class Pair(NamedTuple):
@@ -90,7 +92,7 @@ def weights(
                 *(Equal(found_w, ratio * found_l) for ratio in rho),
             )
 
-        return Theorem(claim, source, latex, {**MODEL, **PAIR, **domains}, "C11")
+        return Theorem(claim, source, latex, {**MODEL, **LOG_PROBS, **LENGTHS, **domains}, "C11")
 
     return state
 
@@ -100,7 +102,7 @@ def bell(x):
     return sigmoid(x) * sigmoid(-x)
 
 
-# -- functions of the margin: rho = 1, or n_l / n_w if it is a margin of token means ------------------------------------
+# -- functions of the margin: rho = 1, or n_l / n_w if it is a margin of token means -----------------------------------
 
 
 @weights(losses.dpo, Source("rafailov2023dpo", f"Eq. 7; {IN_TABLE_2}"), r"d_w = d_l = \beta\,\sigma(-\beta h)",
@@ -128,7 +130,7 @@ def weights_of_rdpo(x, beta, alpha):
 
 
 @weights(losses.cdpo, Source("mitchell2023cdpo", "conservative DPO"),
-         r"d_w = d_l = \beta(\sigma(-\beta h) - \epsilon)", beta=Positive(), epsilon=FLIPS)  # fmt: skip
+         r"d_w = d_l = \beta(\sigma(-\beta h) - \epsilon)", beta=Positive(), epsilon=HALF)  # fmt: skip
 def weights_of_cdpo(x, beta, epsilon):
     """Conservative DPO pulls the margin back once it is certain enough."""
     d = beta * (sigmoid(-beta * x.h) - epsilon)
@@ -137,7 +139,7 @@ def weights_of_cdpo(x, beta, epsilon):
 
 @weights(losses.robust_dpo, Source("chowdhury2024robust", "Sec. 3.1"),
          r"d_w = d_l = \beta\,\frac{(1-\epsilon)\sigma(-\beta h) + \epsilon\,\sigma(\beta h)}{1-2\epsilon}",
-         beta=Positive(), epsilon=FLIPS)  # fmt: skip
+         beta=Positive(), epsilon=HALF)  # fmt: skip
 def weights_of_robust_dpo(x, beta, epsilon):
     """Robust DPO pushes for ever."""
     u = beta * x.h
@@ -171,7 +173,7 @@ def weights_of_hinge(x, beta):
 
 @weights(losses.exo, Source("ji2024exo", "Eq. 16"),
          r"d_w = d_l = \beta\,\sigma'(\beta h)\,(\log\tfrac{1-\epsilon}{\epsilon} - \beta h)",
-         beta=Positive(), epsilon=FLIPS)  # fmt: skip
+         beta=Positive(), epsilon=HALF)  # fmt: skip
 def weights_of_exo(x, beta, epsilon):
     """EXO stops where conservative DPO does, and gives up on a pair that is badly wrong."""
     u = beta * x.h
@@ -181,7 +183,7 @@ def weights_of_exo(x, beta, epsilon):
 
 @weights(losses.discopop, Source("lu2024discopop", "Eq. 5"),
          r"d = \beta\,[(1-M)\sigma(-u) + M e^{-u} + \tfrac{M(1-M)}{\tau}(\log(1+e^{-u}) - e^{-u})],\; u = \beta h,"
-         r"\; M = \sigma(u/\tau)", beta=Positive(), tau=Positive())  # fmt: skip
+         r"\; M = \sigma(u/\tau)", beta=Positive(), tau=Unit())  # fmt: skip
 def weights_of_discopop(x, beta, tau):
     """DiscoPOP mixes a logistic and an exponential loss; what the mixing adds can have either sign."""
     u = beta * x.h
@@ -191,7 +193,7 @@ def weights_of_discopop(x, beta, tau):
     return d, d, 1
 
 
-# -- with a reference, chosen and rejected apart ------------------------------------------------------------------------
+# -- with a reference, chosen and rejected apart -----------------------------------------------------------------------
 
 
 @weights(losses.dpo_sft, Source("pang2024irpo", "DPO and the mean NLL of the chosen"),
@@ -279,7 +281,7 @@ def weights_of_apo_down(x, beta):
     return beta * (bell(u) - bell(v)), beta * bell(u)
 
 
-# -- without a reference ------------------------------------------------------------------------------------------------
+# -- without a reference -----------------------------------------------------------------------------------------------
 
 
 @weights(losses.slic_hf, Source("zhao2023slic", f"Sec. 2, as recalled; {IN_TABLE_2}"),
@@ -325,8 +327,8 @@ def weights_of_orpo(x, lam):
     return (1 + lam * left / (1 - exp(a))) / x.n_w, lam * left / ((1 - exp(b)) * x.n_l)
 
 
-# -- the step itself, of a policy that is no approximation: one token, logits linear in the parameters ------------------
-# DPO's stands in ``geometry``. Here are three with unequal weights: by length, by length and unbounded, by fine-tuning.
+# -- the step itself, of a policy that is no approximation: one token, logits linear in the parameters -----------------
+# DPO's stands in ``geometry``. Here weights differ by length, by length without bound, by a term, a hinge, a bump.
 
 LOG_LINEAR: dict[str, Any] = dict(features=Reals("V", "d"), theta=Reals("d"), w=Index("V"), l=Index("V"))
 
@@ -346,14 +348,14 @@ def entangled_step(loss, features, theta, w, l, *rest):
 
 
 @theorem(Source(PAPER, "Eqs. 4-5, for SimPO"), r"-\nabla_\theta L = d_w g_w - d_l g_l", claim="C1",
-         **LOG_LINEAR, n_w=Positive(), n_l=Positive(), beta=Positive(), gamma=Positive())  # fmt: skip
+         **LOG_LINEAR, **LENGTHS, beta=Positive(), gamma=Positive())  # fmt: skip
 def step_of_simpo(features, theta, w, l, n_w, n_l, beta, gamma):
     """A gradient step of SimPO contains the gradients of both responses, each with its weight."""
     return entangled_step(partial(losses.simpo, beta=beta, gamma=gamma), features, theta, w, l, None, None, n_w, n_l)
 
 
 @theorem(Source(PAPER, "Eqs. 4-5, for IPO in token means"), r"-\nabla_\theta L = d_w g_w - d_l g_l", claim="C1",
-         **LOG_LINEAR, A0=Real(), B0=Real(), n_w=Positive(), n_l=Positive(), tau=Positive())  # fmt: skip
+         **LOG_LINEAR, A0=Real(), B0=Real(), **LENGTHS, tau=Positive())  # fmt: skip
 def step_of_ipo_mean(features, theta, w, l, A0, B0, n_w, n_l, tau):
     """A gradient step of IPO in token means contains the gradients of both responses, each with its weight."""
     return entangled_step(partial(losses.ipo, reduction="mean", tau=tau), features, theta, w, l, A0, B0, n_w, n_l)
@@ -364,3 +366,17 @@ def step_of_ipo_mean(features, theta, w, l, A0, B0, n_w, n_l, tau):
 def step_of_cpo(features, theta, w, l, beta, lam):
     """A gradient step of CPO contains the gradients of both responses, each with its weight."""
     return entangled_step(partial(losses.cpo, beta=beta, lam=lam), features, theta, w, l)
+
+
+@theorem(Source(PAPER, "Eqs. 4-5, for DPO-Positive"), r"-\nabla_\theta L = d_w g_w - d_l g_l", claim="C1",
+         **LOG_LINEAR, A0=Real(), B0=Real(), beta=Positive(), lam=Positive())  # fmt: skip
+def step_of_dpop(features, theta, w, l, A0, B0, beta, lam):
+    """A gradient step of DPO-Positive contains the gradients of both responses, each with its weight."""
+    return entangled_step(partial(losses.dpop, beta=beta, lam=lam), features, theta, w, l, A0, B0)
+
+
+@theorem(Source(PAPER, "Eqs. 4-5, for KTO"), r"-\nabla_\theta L = d_w g_w - d_l g_l", claim="C1",
+         **LOG_LINEAR, A0=Real(), B0=Real(), beta=Positive(), z0=Positive())  # fmt: skip
+def step_of_kto(features, theta, w, l, A0, B0, beta, z0):
+    """A gradient step of KTO contains the gradients of both responses, each with its weight."""
+    return entangled_step(partial(losses.kto, beta=beta, z0=z0), features, theta, w, l, A0, B0)

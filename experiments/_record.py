@@ -1,0 +1,136 @@
+"""What a run leaves behind: numbers as JSON, figures, and the stages finished so far. Each file is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+DIGITS = 6
+_ROOT = Path(__file__).parents[1]
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run's numbers depend on, and its precision."""
+    found = {name: version(name) for name in ("jax", "jaxlib", "numpy", "sympy")}
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {**found, "python": python, "precision": jnp.dtype(jnp.result_type(float)).name}
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def plain(x: Any) -> Any:
+    """A value as JSON has it: floats to six significant digits, NaN as null, infinities as "inf" and "-inf".
+
+    Raises TypeError for what JSON cannot say.
+    """
+    if x is None or isinstance(x, bool | str):
+        return x
+    if isinstance(x, PurePath):
+        return x.as_posix()
+    if isinstance(x, Mapping):
+        return {str(k): plain(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [plain(v) for v in x]
+    if isinstance(x, int):
+        return int(x)
+    if isinstance(x, float):
+        if math.isnan(x):
+            return None
+        return float(f"{x:.{DIGITS}g}") + 0.0 if math.isfinite(x) else f"{x}"  # + 0.0: -0.0 is 0.0
+    if hasattr(x, "dtype") and np.asarray(x).dtype.kind in "biufU":
+        return plain(np.asarray(x).tolist())
+    raise TypeError(f"{type(x).__name__} {x!r:.60}: must be a number, a text, an array, or lists and dicts of them")
+
+
+def rounded_up(gap: float) -> float:
+    """A gap to one significant digit, rounded up: rounding error differs from machine to machine, its size does not."""
+    if isinstance(gap, int) or not math.isfinite(gap) or gap <= 0:
+        return gap
+    unit = 10.0 ** math.floor(math.log10(gap))
+    return float(f"{math.ceil(gap / unit * (1 - 1e-9)) * unit:.1g}")
+
+
+def text(record: Mapping[str, Any]) -> str:
+    """A record as JSON, lists of numbers on one line each."""
+    spread = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
+    return (
+        re.sub(r"\[[^\[\]{}]*\]", lambda m: re.sub(r"\n\s*", " ", m[0]).replace("[ ", "[").replace(" ]", "]"), spread)
+        + "\n"
+    )
+
+
+# -- the stages finished so far ----------------------------------------------------------------------------------------
+
+
+class Partial:
+    """The finished stages of a run, in ``FOLDER/.partial``: there until the run completes, for ``--resume``.
+
+    A stage counts only for the same setup, seed, versions and precision, and the same sources of what is simulated.
+    """
+
+    def __init__(self, folder: Path, setup: Any, seed: int, stages: Mapping[str, Callable[..., Any]]) -> None:
+        self.folder = folder / ".partial"
+        key = hashlib.sha256(json.dumps([plain(asdict(setup)), repr(setup), seed, versions()]).encode())
+        sources = {*(_ROOT / "sandbox").rglob("*.py"), *(_ROOT / "theory").rglob("*.py")}
+        with suppress(TypeError):  # a class or function made at the prompt has no file
+            sources |= {Path(inspect.getfile(x)) for x in (type(setup), *map(inspect.unwrap, stages.values()))}
+        for path in sorted(sources):
+            key.update(path.read_bytes())
+        self.key = key.hexdigest()[:16]
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / f"{self.key}-{hashlib.sha256(stage.encode()).hexdigest()[:8]}.npz"
+
+    def read(self, stage: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a finished stage; None if it is not there."""
+        with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(self._path(stage)) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+        return None
+
+    def write(self, stage: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the arrays of a stage."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=self.folder) as new:
+            np.savez(Path(new, "stage.npz"), **arrays)  # type: ignore[arg-type]  # keys are names of arrays
+            os.replace(Path(new, "stage.npz"), self._path(stage))
+
+    def remove(self) -> None:
+        """Forget every stage: the run is complete."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# -- all or nothing ----------------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, files: Iterable[tuple[str, Callable[[Path], object]]]) -> list[str]:
+    """Write files, each by its writer, and move them into ``folder`` when all are written; their names in order.
+
+    If a writer fails, what lay in the folder stays as it was.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    with TemporaryDirectory(dir=folder, prefix=".new-") as new:
+        for name, write in files:
+            write(Path(new, name))
+            names.append(name)
+        for name in names:
+            os.replace(Path(new, name), folder / name)
+    return names

@@ -1,0 +1,1 @@
+"""Gradient entanglement, simulated: setup, measure and sentiment (what is run), draw, user (your own data)."""

@@ -1,0 +1,174 @@
+"""The mechanism carries fourteen hard claims of nine papers: the verdict of each, its planted errors, its readings.
+
+Those of gradient entanglement are in ``theory.entanglement``; the others in ``tests/claims.py``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+import theory
+from tests import claims
+from tests.engine import (
+    TRACES,
+    assert_concrete_reading_agrees,
+    assert_every_choice_of_indices_holds,
+    assert_sizefree_reading_agrees,
+    counterexample_on_arrays,
+    gap_at,
+    planted,
+    skip_unless_precise,
+    survey,
+    verdict,
+)
+from tests.strategies import two_sizes
+from tests.tolerances import assert_close, golden
+from theory._points import random_generators
+from theory.proof import Checked, Proved, Refuted, Verdict, holds
+from theory.statement import Theorem
+
+CLAIMS = {name: value for name, value in vars(claims).items() if isinstance(value, Theorem)}
+EVERY_SIZE = Proved()
+# What each claim deserves: Refuted stands for any counterexample here, they are looked at below.
+DESERVED: dict[str, Verdict | type[Verdict]] = {
+    "gradient_as_the_rejected_vanishes": Checked,
+    "gradient_explodes_below_one": Checked,
+    "clock_of_dpo": EVERY_SIZE,
+    "rate_of_the_rejected": Checked,
+    "worst_set_is_an_atom": Proved((2, 3, 4)),  # the sets of atoms are listed, so their number is known
+    "no_set_beats_the_worst_atom": EVERY_SIZE,
+    "zero_pooled_loss_means_calibrated": Refuted,
+    "level_set_is_a_kl_ball": EVERY_SIZE,
+    "pinsker": EVERY_SIZE,
+    "pythagoras": EVERY_SIZE,
+    "pythagoras_reversed": Refuted,
+    "order_after_one_step": EVERY_SIZE,
+    "order_after_a_longer_step": Refuted,
+    "forces_on_unembeddings": EVERY_SIZE,
+    "closed_form_flow": EVERY_SIZE,
+    "conserved_by_squeezing": EVERY_SIZE,
+    "rarer_rejected_lifts_the_top_more": Refuted,
+}
+# Claims C3, C5(ii), C6(ii) and the Gram entries of C6, by the names they have in theory.entanglement.
+OF_ENTANGLEMENT = [
+    "chosen_rises_iff_kappa_exceeds_cosine",
+    "first_order_is_an_upper_bound",
+    "factor_two",
+    "gram_of_one_token",
+]
+TRUE = [name for name, claim in CLAIMS.items() if claim.expect != "refuted"]
+FALSE = [name for name, claim in CLAIMS.items() if claim.expect == "refuted"]
+
+
+def test_every_claim_has_its_verdict_here():
+    assert DESERVED.keys() == CLAIMS.keys()
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_verdict(name):
+    skip_unless_precise(CLAIMS[name])
+    found, deserved = verdict(CLAIMS[name]), DESERVED[name]
+    assert holds(CLAIMS[name], found)
+    assert isinstance(found, deserved) if isinstance(deserved, type) else found == deserved
+
+
+@pytest.mark.parametrize("name", OF_ENTANGLEMENT)
+def test_verdict_on_gradient_entanglement(name):
+    (claim,) = (t for t in theory.theorems("entanglement") if t.name == name)
+    assert verdict(claim) == EVERY_SIZE
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_claim_holds_on_draws(name):
+    skip_unless_precise(CLAIMS[name])
+    assert survey(CLAIMS[name]) == 1  # none of them has premises
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_every_choice_of_indices_holds(name):
+    skip_unless_precise(CLAIMS[name])
+    assert_every_choice_of_indices_holds(CLAIMS[name])
+
+
+@pytest.mark.parametrize("name", [n for n, deserved in DESERVED.items() if isinstance(deserved, Proved)])
+def test_planted_errors_are_caught(name):
+    found = planted(CLAIMS[name])
+    if name == "worst_set_is_an_atom":
+        assert found is None  # errors are planted in the size-free reading
+    else:
+        assert found is not None and found.survivors == () and found.killed >= 5, found
+
+
+@pytest.mark.parametrize("name", [n for n in CLAIMS if n != "rate_of_the_rejected"])
+def test_readings_agree(name):
+    claim = CLAIMS[name]
+    if name == "worst_set_is_an_atom":
+        with pytest.raises(NotImplementedError):
+            assert_sizefree_reading_agrees(claim)
+    else:
+        assert_sizefree_reading_agrees(claim)
+    assert_concrete_reading_agrees(claim)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_array_reading_is_one_compiled_call_a_size(name):
+    claim, rng = CLAIMS[name], random.Random(5)
+    for sizes in 3 * two_sizes(claim):
+        gap_at(claim, random_generators(claim, sizes, rng, 3))
+    has_arrays = any(d.axes and d.kind != "index" for d in claim.domains.values())
+    assert TRACES[claim] == (2 if has_arrays else 1)
+
+
+# -- the counterexamples -----------------------------------------------------------------------------------------------
+
+
+def shown(name: str) -> dict[str, str]:
+    """The counterexample of a false claim."""
+    found = verdict(CLAIMS[name])
+    assert isinstance(found, Refuted)
+    return dict(found.counterexample)
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_counterexample_violates_the_claim_on_arrays(name):
+    found = verdict(CLAIMS[name])
+    assert isinstance(found, Refuted)
+    gap = counterexample_on_arrays(CLAIMS[name], found)
+    assert gap.met and gap.excess > 1
+
+
+def test_pooled_loss_of_zero_leaves_each_context_off():
+    assert shown("zero_pooled_loss_means_calibrated") == {"a": "1/2"}
+    found = verdict(CLAIMS["zero_pooled_loss_means_calibrated"])
+    assert isinstance(found, Refuted) and (found.lhs, found.rhs) == ("1/5", "0")  # |.6 - .5| + |.4 - .5| against 0
+
+
+def test_a_step_of_five_halves_breaks_the_order_at_one_seventeenth():
+    """By hand: from u = (1, 0) and q = (x, 0) the gap is d + 5/2 (x - tanh(d / 2)); at x = 1/17 it is -.0082."""
+    assert shown("order_after_a_longer_step") == {
+        "u": "(0, 0)", "q": "(0, 0)", "a": "0", "b": "1", "d": "1", "x": "1/17"
+    }  # fmt: skip
+    found = verdict(CLAIMS["order_after_a_longer_step"])
+    assert isinstance(found, Refuted) and found.lhs == "0"
+    assert_close(float(found.rhs), 1 + 2.5 * (1 / 17 - math.tanh(0.5)), golden())
+
+
+def test_squeezing_at_one_half_against_one_quarter():
+    """By hand, r = 1/2 and s = 1: the gain e^(s (1-q)/2) / ((1-q) e^(s (1-q)/2) + q e^(-s (1-q)))."""
+
+    def gain(q):
+        up, down = math.exp((1 - q) / 2), math.exp(-(1 - q))
+        return up / ((1 - q) * up + q * down)
+
+    assert shown("rarer_rejected_lifts_the_top_more") == {"r": "1/2", "q": "1/2", "shrink": "1/2", "s": "1"}
+    found = verdict(CLAIMS["rarer_rejected_lifts_the_top_more"])
+    assert isinstance(found, Refuted)
+    assert_close([float(found.lhs), float(found.rhs)], [gain(1 / 2), gain(1 / 4)], golden())
+    assert gain(1 / 2) > gain(1 / 4)
+
+
+def test_reversed_pythagoras_fails_at_two_outcomes():
+    assert len(shown("pythagoras_reversed")["q"].split(",")) == 2

@@ -1,0 +1,244 @@
+"""The ledger: what became of every statement, kept until a source or a library changes.
+
+Proving takes seconds, reading the ledger milliseconds and no sympy; so an experiment asks the ledger for its verdicts.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import random
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+import theory
+from sandbox.runtime import cache_directory
+from theory.statement import Theorem, arguments, gap, sizes_for
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ("sandbox", "theory")
+LIBRARIES = ("jax", "mpmath", "numpy", "sympy")
+DRAWS = 256
+BEGIN, END = "<!-- verdicts -->", "<!-- /verdicts -->"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The verdict on one statement.
+
+    relation: the word of what it asserts. verdict: "proved", "checked", "undecided" or "refuted". sizes: at which it is
+    proved, "every" or a list. detail: points, reason or counterexample. holds: is it the verdict that was expected?
+    """
+
+    relation: str
+    verdict: str
+    sizes: str | list[int] | None
+    detail: str
+    holds: bool
+    milliseconds: float
+
+    def __str__(self) -> str:
+        if self.sizes == "every":
+            return "proved (every size)"
+        return f"proved (sizes {', '.join(map(str, self.sizes))})" if self.sizes else self.verdict
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How hard a statement was tried: planted errors (None where none can be planted), and draws that met its premises.
+
+    killed, of planted: errors caught. equivalent: planted "errors" that are true statements. survivors: what went
+    unnoticed. met: the share of random draws that meet the premises, None without premises.
+    """
+
+    killed: int | None
+    planted: int | None
+    equivalent: int | None
+    survivors: list[str]
+    met: float | None
+
+
+# -- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def verdicts(name: str) -> dict[str, Proof]:
+    """The verdict on each theorem of a phenomenon, by the theorem's name, in the order in which they are stated.
+
+    Raises ValueError for a name that is no phenomenon's, or two theorems of one name.
+    """
+    return _kept(name, "verdicts", Proof, _judge, lambda proof: proof.verdict != "undecided")
+
+
+def audits(name: str) -> dict[str, Audit]:
+    """The audit of each theorem of a phenomenon, by the theorem's name. Takes several times as long as the verdicts."""
+    return _kept(name, "audits", Audit, _audit, lambda audit: True)
+
+
+def directory() -> Path:
+    """Where the ledger is kept: beside the compiled programs. Nothing is created here."""
+    return cache_directory().parents[1] / "proofs"
+
+
+def fingerprint() -> str:
+    """A digest of what a verdict depends on: each source of ``sandbox`` and ``theory``, and the libraries."""
+    found = hashlib.sha256(platform.python_version().encode())
+    for library in LIBRARIES:
+        found.update(f"{library} {version(library)}\n".encode())
+    for path in sorted(p for folder in SOURCES for p in (ROOT / folder).rglob("*.py")):
+        found.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+Entry = TypeVar("Entry", Proof, Audit)
+
+
+def _kept(
+    name: str, kind: str, entry: type[Entry], find: Callable[[Theorem], Entry], lasting: Callable[[Entry], bool]
+) -> dict[str, Entry]:
+    stated = theory.theorems(name)
+    if len({t.name for t in stated}) < len(stated):
+        raise ValueError(f"{name}: two theorems of one name among {sorted(t.name for t in stated)}")
+    path = directory() / f"{name}-{kind}-{fingerprint()[:16]}.json"
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+    found = {t.name: entry(**known[t.name]) if t.name in known else find(t) for t in stated}
+    keep = {n: asdict(e) for n, e in found.items() if lasting(e)}  # a busy machine may run out of time: ask again
+    if keep != known:
+        with suppress(OSError):  # a cache that cannot be written is slow, not wrong
+            for old in path.parent.glob(f"{name}-{kind}-*.json"):
+                old.unlink()
+            write(path, json.dumps(keep, indent=1))
+    return found
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all: in a folder beside it first, then moved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
+        new = Path(folder, path.name)
+        new.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(new, path)
+
+
+# -- how it is found -------------------------------------------------------------------------------------------------
+
+
+def _judge(theorem: Theorem) -> Proof:
+    from theory.proof import Checked, Proved, Undecided, holds, prove
+
+    with jax.enable_x64(True):  # counterexamples are searched for, and claims checked, in float64
+        start = time.perf_counter()
+        verdict = prove(theorem)
+        milliseconds = 1e3 * (time.perf_counter() - start)
+    if isinstance(verdict, Proved):
+        sizes: str | list[int] | None = list(verdict.sizes) or "every"
+        detail = ""
+    elif isinstance(verdict, Checked):
+        sizes, detail = None, f"{verdict.points} points, {verdict.digits} digits"
+    elif isinstance(verdict, Undecided):
+        sizes, detail = None, verdict.reason
+    else:
+        where = ", ".join(f"{k} = {v}" for k, v in verdict.counterexample.items())
+        sizes, detail = None, f"{where}: {verdict.lhs} against {verdict.rhs}"
+    word = type(verdict).__name__.lower()
+    return Proof(_drawn(theorem)[0], word, sizes, detail, holds(theorem, verdict), round(milliseconds, 1))
+
+
+def _audit(theorem: Theorem) -> Audit:
+    from theory._planted import plant
+
+    with jax.enable_x64(True):
+        planted = plant(theorem)
+    met = _drawn(theorem, DRAWS)[1]
+    if planted is None:
+        return Audit(None, None, None, [], met)
+    return Audit(planted.killed, planted.planted, planted.equivalent, list(planted.survivors), met)
+
+
+def _drawn(theorem: Theorem, draws: int = 1) -> tuple[str, float | None]:
+    """The word of a theorem's relation, and the share of random draws that meet its premises."""
+    from theory._points import as_arrays, random_generators
+
+    rng = random.Random(0)
+    sizes = sizes_for(theorem, 3)
+    drawn = [as_arrays(random_generators(theorem, sizes, rng, 9)) for _ in range(draws)]
+    stacked = {n: np.stack([g[n] for g in drawn]) for n in theorem.domains}
+    word, premises = "", False
+
+    def met(generators: Any) -> Any:
+        nonlocal word, premises
+        relation = theorem(**arguments(theorem, generators))
+        word, premises = relation.word, any(duty.kind == "premise" for duty in relation.duties)
+        return gap(relation, 1e-9).met
+
+    with jax.enable_x64(True):
+        share = float(np.mean(jax.jit(jax.vmap(met))(stacked)))
+    return word, share if premises else None
+
+
+# -- the README's table ----------------------------------------------------------------------------------------------
+
+
+def markdown() -> str:
+    """One row a phenomenon: its paper, and how many of its claims are proved, checked, refuted as expected, or open."""
+    rows = [
+        "| Phenomenon | Paper | Claims | Proved, every size | Proved, sizes 2-4 | Checked | Refuted | Open |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for name in theory.names():
+        found = verdicts(name).values()
+        counts = [
+            len(found),
+            sum(p.holds and p.sizes == "every" for p in found),
+            sum(p.holds and isinstance(p.sizes, list) for p in found),
+            sum(p.holds and p.verdict == "checked" for p in found),
+            sum(p.holds and p.verdict == "refuted" for p in found),
+            sum(not p.holds for p in found),
+        ]
+        place = f"theory/{name}" if (ROOT / "theory" / name).is_dir() else f"theory/{name}.py"
+        paper = _first_line(ROOT / place).replace("|", r"\|")
+        rows.append(" | ".join([f"| [{name}]({place})", paper, *map(str, counts)]) + " |")
+    return "\n".join(rows)
+
+
+def renewed(text: str) -> str:
+    """A README with the table between its two marks made anew; equal to ``text`` if the table there was up to date.
+
+    Raises ValueError unless each mark is there once, the beginning before the end.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"README: {BEGIN} and then {END} must each be there once, on a line of its own")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{markdown()}\n{END}{rest.split(END)[1]}"
+
+
+def stale(readme: Path) -> str:
+    """What is wrong with a README's table and how to mend it; empty if nothing is."""
+    text = readme.read_text(encoding="utf-8")
+    return "" if renewed(text) == text else f"{readme.name}: the table of verdicts is stale; python -m theory --readme"
+
+
+def _first_line(path: Path) -> str:
+    source = path / "__init__.py" if path.is_dir() else path
+    doc = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) if source.is_file() else None
+    return (doc or "").partition("\n")[0].rstrip(".")
+
+
+def totals(proofs: Iterable[Proof]) -> str:
+    """The count of claims that stand as expected, in words."""
+    proofs = list(proofs)
+    open_ = sum(not p.holds for p in proofs)
+    return f"{len(proofs)} claims, {f'{open_} not as expected' if open_ else 'all as expected'}"
