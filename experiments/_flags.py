@@ -39,7 +39,7 @@ class Run:
         None, "folder for NAME/numbers.json and the figures. By default paper_figures; build/ with --quick or if a "
         "number, the seed or the precision is not the default"
     )  # fmt: skip
-    format: str = knob("png,pdf", f"formats of the figures, any of {','.join(FORMATS)}")
+    format: str = knob("png,pdf", f"formats of the figures, any of {','.join(FORMATS)}", quick="png")
     x64: bool = knob(True, "compute in float64; --no-x64 in float32")
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = knob(False, "keep the stages that a stopped run finished")
 
@@ -83,7 +83,7 @@ def read(name: str, about: str, setup: type, user: type | None, argv: Sequence[s
     """
     quick = "--quick" in argv
     base = quick_values(setup) if quick else {}
-    groups = {"run": _flags(Run, {}), "setup": _flags(setup, base)}
+    groups = {"run": _flags(Run, quick_values(Run) if quick else {}), "setup": _flags(setup, base)}
     if user is not None:
         groups["user"] = _flags(user, {})
     flat = [

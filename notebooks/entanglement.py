@@ -66,31 +66,26 @@ def toy(n, overlap=0.8, error_w=0.2, error_l=0.8):
     return policies.minimum_norm(contexts, jnp.log(jnp.array(laws))), (features, ids, jnp.ones_like(ids, bool))
 
 
-def linear(theta, response):
-    """log pi(response): a softmax at each position, with logits linear in the parameters."""
-    features, ids, mask = response
-    return policies.sequence_log_prob(jax.nn.log_softmax(policies.linear_logits(theta, features)), ids, mask)
+def log_prob(logits, params, responses):
+    """log pi of a response, or of each of a pair: a softmax at each position, the sum over the positions kept."""
+    inputs, ids, mask = responses
+    return policies.sequence_log_prob(jax.nn.log_softmax(logits(params, inputs)), ids, mask)
 
 
-def both(log_prob, params, pair):
-    """[log pi(y_w), log pi(y_l)]."""
-    return jax.vmap(partial(log_prob, params))(pair)
+linear = partial(log_prob, policies.linear_logits)
 
 
-def run_dpo(log_prob, params, pair, rate, steps=200, seen=None, gradient=None):
-    """Changes of both log-probabilities, and how their gradients meet, at every step.
-
-    For section 6: ``seen`` is the pair as the loss sees it, ``gradient`` replaces the gradient of the loss.
-    """
-    seen = pair if seen is None else seen
-    args = pair, both(log_prob, params, pair), seen, both(log_prob, params, seen)
+def run_dpo(policy, params, pair, rate, steps=200, seen=None, gradient=None):
+    """Changes of both log-probabilities, and how their gradients meet, at every step (section 6: seen, gradient)."""
+    seen = pair if seen is None else seen  # the pair as the loss sees it
 
     def loss(params, pair, start, seen, seen_start):
-        return dpo(PairLogProbs(*both(log_prob, params, seen), *seen_start), beta=BETA)
+        return dpo(PairLogProbs(*policy(params, seen), *seen_start), beta=BETA)
 
     def record(params, pair, start, *_):
-        return both(log_prob, params, pair) - start, gradient_products(*gradients(log_prob, params, pair))
+        return policy(params, pair) - start, gradient_products(*gradients(policy, params, pair))
 
+    args = pair, policy(params, pair), seen, policy(params, seen)
     loss = None if gradient else loss
     return train(loss, params, args, steps=steps, learning_rate=rate, gradient=gradient, record=record).history
 
@@ -211,17 +206,15 @@ assert rise_w - rise_l == -0.25 and rise_w - 2 * rise_l == 0.25
 # First order speaks of small steps. How small? Take one real step of DPO at four learning rates:
 
 # %%
-start = both(linear, theta, pair)
-weights = margin_weights(partial(dpo, beta=BETA), PairLogProbs(*start, *start))
-rate, _ = first_order_changes(*weights, *gradient_products(g_w, g_l))
+start = linear(theta, pair)
+d_w, d_l = margin_weights(partial(dpo, beta=BETA), PairLogProbs(*start, *start))
+first_order, _ = first_order_changes(d_w, d_l, *gradient_products(g_w, g_l))
 lost = []
 for eta in (1.0, 0.1, 0.01, 0.001):
-    moved = theta + eta * (weights[0] * g_w - weights[1] * g_l).reshape(theta.shape)
-    change = (both(linear, moved, pair) - start)[0]
-    lost.append(eta * rate - change)
-    print(f"eta {eta:<5g}  chosen: first order {eta * rate:+.2e}, measured {change:+.2e}, gap {lost[-1]:.1e}")
-assert np.allclose(np.divide(lost[1:-1], lost[2:]), 100, rtol=0.05), "the gap is of second order"
-assert min(lost) > 0
+    change = (linear(theta + eta * (d_w * g_w - d_l * g_l).reshape(theta.shape), pair) - start)[0]
+    lost.append(eta * first_order - change)
+    print(f"eta {eta:<5g}  chosen: first order {eta * first_order:+.2e}, measured {change:+.2e}, gap {lost[-1]:.1e}")
+assert min(lost) > 0 and np.allclose(np.divide(lost[1:-1], lost[2:]), 100, rtol=0.05), "of second order"
 
 # %% [markdown]
 # The gap is also *positive*, every time. That is a theorem (ours): for log-linear policies first order is an upper bound,
@@ -246,7 +239,7 @@ def random_step(key):
     n_w, n_l, inner = gradient_products(g_w, g_l)
     d_w, d_l = 10 ** jax.random.uniform(keys[3], minval=-1.5, maxval=1.5) / n_w, 1 / n_l
     move = STEP * (d_w * g_w - d_l * g_l) / jnp.linalg.norm(d_w * g_w - d_l * g_l)
-    exact = both(linear, theta + move.reshape(theta.shape), pair) - both(linear, theta, pair)
+    exact = linear(theta + move.reshape(theta.shape), pair) - linear(theta, pair)
     return kappa(d_w, d_l, n_w, n_l), inner / (n_w * n_l), jnp.stack([g_w @ move, g_l @ move]), exact
 
 
@@ -259,26 +252,24 @@ assert clear.mean() > 0.99 and jnp.array_equal(outcome[clear], case(ratio, cosin
 assert jnp.all(exact <= predicted + 1e-13), "an upper bound; sums near -100 nats round to 1e-14"
 assert not jnp.any(up_l & ~up_w & clear), "nobody saw the chosen fall and the rejected rise"
 
-figure, ax = plt.subplots(figsize=(6.6, 4.2))
-box = {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}
-for kind, name, colour, marker, at in (
-    (Case.IDEAL, "chosen up, rejected down", "C0", "o", (1, -0.75)),
-    (Case.BOTH_FALL, "both fall", "C1", "v", (0.07, 0.9)),
-    (Case.BOTH_RISE, "both rise", "C4", "^", (14, 0.9)),
+figure, ax = plt.subplots(figsize=(6.6, 4))
+bold = {"fontweight": "bold", "bbox": {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}}
+for kind, name, colour, marker, x, y in (
+    (Case.IDEAL, "chosen up, rejected down", "C0", "o", 1, -0.75),
+    (Case.BOTH_FALL, "both fall", "C1", "v", 0.07, 0.9),
+    (Case.BOTH_RISE, "both rise", "C4", "^", 14, 0.9),
 ):
-    ax.plot(ratio[outcome == kind], cosine[outcome == kind], ls="", marker=marker, ms=2.5, mew=0, alpha=0.5, color=colour)
-    ax.text(*at, name, color=colour, ha="center", va="center", fontweight="bold", bbox=box)
+    ax.scatter(ratio[outcome == kind], cosine[outcome == kind], s=6, lw=0, alpha=0.5, color=colour, marker=marker)
+    ax.text(x, y, name, color=colour, ha="center", va="center", **bold)
 line = np.geomspace(10**-1.5, 10**1.5, 301)
 ax.plot(line, np.minimum(line, 1 / line), color="black", ls="-", lw=2)
-for n, (_, products) in runs.items():  # DPO has equal weights: kappa is the ratio of the norms
-    path = products.norm_chosen / products.norm_rejected, products.cosine
-    inside = path[0] > line[0]
-    ax.plot(path[0][inside], path[1][inside], color="black", ls="--", lw=1.6)
-    ax.plot(path[0][0], path[1][0], "o", color="black", ms=7, mfc="white", mew=1.4)
-    ax.annotate(f"{n} shared" if n else "label only", (path[0][0], path[1][0]), xytext=(7, -3),
-                textcoords="offset points", fontweight="bold", bbox=box)  # fmt: skip
-ax.set(xscale="log", xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$", ylabel=r"cosine of $g_w$ and $g_l$",
-       xlim=(line[0], line[-1]), ylim=(-1, 1), title=r"dots: measured; line: $\cos = \min(\kappa, 1/\kappa)$")  # fmt: skip
+for n, (_, products) in runs.items():  # the weights of DPO are equal: kappa is the ratio of the norms
+    path = np.stack([products.norm_chosen / products.norm_rejected, products.cosine])
+    ax.plot(*path[:, path[0] > line[0]], color="black", ls="--")
+    ax.plot(*path[:, 0], "o", color="black", ms=7, mfc="white", mew=1.4)
+    ax.annotate(f"{n} shared" if n else "label only", path[:, 0], (8, -3), textcoords="offset points", **bold)
+ax.set(xscale="log", xlim=(line[0], line[-1]), ylim=(-1, 1), xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$")
+ax.set(ylabel=r"cosine of $g_w$ and $g_l$", title=r"dots: measured; line: $\cos = \min(\kappa, 1/\kappa)$")
 
 # %% [markdown]
 # Circles mark where our two runs start, dashes where they go. The label alone stays in the safe wedge. The ten shared
@@ -318,23 +309,25 @@ for length in (0, 10, 1000):  # prefix tokens predicted as (.7, .2, .1) and hit
 show(tokens.chosen_falls_beyond_n_star, tokens.shared_suffix_lowers_the_chosen)
 u = policies.residual(GO_ON, p)
 threshold = tokens.n_star(LABEL[0] - LABEL[1], u @ u, R=0.8, T=4.0)  # T: the rejected misses four times as often
-lengths, slopes = np.arange(13), []
-for n in lengths:
-    theta_n, pair_n = toy(int(n))
-    grads = gradients(linear, theta_n, pair_n)
-    tiny = theta_n + 1e-6 * (grads[0] - grads[1]).reshape(theta_n.shape)
-    slopes.append(1e6 * (both(linear, tiny, pair_n) - both(linear, theta_n, pair_n))[0])
-slopes = np.array(slopes)
-print(f"\nn* = {threshold:.3f}; measured: {slopes[5]:+.4f} at 5 shared tokens, {slopes[6]:+.4f} at 6")
-assert np.array_equal(slopes < 0, lengths > threshold)
+theta_12, (features_12, ids_12, _) = toy(12)
 
-figure, ax = plt.subplots(figsize=(5.2, 2.9))
-colours = np.where(slopes < 0, "C1", "C0")
-ax.vlines(lengths, 0, slopes, color=colours, lw=1.5)
-ax.scatter(lengths, slopes, c=colours, s=22, zorder=3)
-ax.axhline(0, color="0.3", lw=0.8, ls="-")
+
+def rise(n):
+    """How fast the chosen rises under equal weights, measured with a tiny step, when n suffix tokens are kept."""
+    pair = features_12, ids_12, jnp.broadcast_to(jnp.arange(13) <= n, ids_12.shape)
+    g_w, g_l = gradients(linear, theta_12, pair)
+    return (linear(theta_12 + 1e-6 * (g_w - g_l).reshape(theta_12.shape), pair) - linear(theta_12, pair))[0] / 1e-6
+
+
+lengths = np.arange(13)
+rises_by = np.asarray(jax.vmap(rise)(lengths))
+print(f"\nn* = {threshold:.3f}; measured: {rises_by[5]:+.4f} with 5 shared tokens, {rises_by[6]:+.4f} with 6")
+assert np.array_equal(rises_by < 0, lengths > threshold)
+
+figure, ax = plt.subplots(figsize=(5.2, 2.6))
+ax.bar(lengths, rises_by, color=np.where(rises_by < 0, "C1", "C0"), width=0.5)
 ax.axvline(threshold, color="black", ls=":", lw=1.5)
-ax.annotate(f"$n^* = {threshold:.2f}$", (threshold, 0.025), xytext=(6, 0), textcoords="offset points")
+ax.annotate(f"$n^* = {threshold:.2f}$", (threshold, 0.4), (6, 0), textcoords="offset points")
 ax.set(xlabel="shared suffix (tokens)", ylabel="rise of the chosen\n(nats per unit of step)")
 
 # %% [markdown]
@@ -350,18 +343,17 @@ for p_a in (0.3, 0.7):  # a theorem is a function: on numbers, its left side is 
     assert (change > 0) == (p_a < 0.5)
 
 
-def words(params):
+def words(params, *_):
     """Log-probabilities of No, Never and Yes; embeddings and hidden vector are both trained."""
     return policies.linear_log_probs(params.unembedding, params.hidden)
 
 
-def no_rather_than_never(params):
-    now = words(params)
-    return dpo(PairLogProbs(now[0], now[1], before[0], before[1]), beta=BETA)
+def no_rather_than_never(params, start):
+    return dpo(PairLogProbs(*words(params)[:2], *start[:2]), beta=BETA)
 
 
 tied = policies.Tied(unembedding=jnp.array([[1.0], [0.0], [4.0]]), hidden=jnp.ones(1))
-before = words(tied)
-step = one_step(no_rather_than_never, tied, learning_rate=0.01, measure=words)
-print("\n" + ", ".join(f"{w} {d:+.1e}" for w, d in zip(("No", "Never", "Yes"), step.after - step.before, strict=True)))
-assert np.array_equal(np.sign(step.after - step.before), [-1, -1, 1])
+step = one_step(no_rather_than_never, tied, (words(tied),), learning_rate=0.01, measure=words)
+no, never, yes = step.after - step.before
+print(f"\n\ntrained embeddings: No {no:+.1e}, Never {never:+.1e}, Yes {yes:+.1e} nats")
+assert no < 0 and never < 0 and yes > 0

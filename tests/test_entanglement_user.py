@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments._record import plain
 from experiments.entanglement import _diagnosis, user
 from experiments.entanglement.__main__ import EXPERIMENT
-from experiments.entanglement._data import loss_named, read_gradients
+from experiments.entanglement._data import lines_with_pairs, loss_named, read_gradients
 from experiments.entanglement._diagnosis import diagnose, encode, from_gradients, from_text, response_log_probs
 from experiments.entanglement.user import EXAMPLE, User, diagnosis
 from experiments.harness import main
@@ -79,9 +80,7 @@ def test_two_pairs_by_hand(npz):
     path = npz(chosen=[[3.0, 0.0], [1.0, 0.0]], rejected=[[1.0, 1.0], [2.0, 1.0]])
     record = diagnosis(User(gradients=path), KEY)
     assert record["cases"] == {"undefined": 0, "ideal": 0, "both fall": 1, "both rise": 1}
-    falls, rises = record[
-        "pairs"
-    ]  # hurt by 0.05 each: the order of equals is that of the rows, were it not for rounding
+    # both hurt by 0.05, so rounding decides which comes first
     falls, rises = sorted(record["pairs"], key=lambda pair: -pair["id"])
     for pair, expected in (
         (rises, (3, 2**0.5, 3, 0.5**0.5, 3 / 2**0.5, 0.3, 0.05, 0.05, 1 / 3, 2 / 3)),
@@ -144,7 +143,7 @@ def test_half_precision_gradients_do_not_overflow():
         ("simpo", {}, "needs chosen_logp, rejected_logp, chosen_length, rejected_length too"),
         ("rdpo", {}, "needs chosen_length, rejected_length too"),
         ("dpo", {"chosen_logp": [-1.0, -2.0]}, "needs rejected_logp, ref_chosen_logp, ref_rejected_logp too"),
-        ("dpo", {"rewards": [1.0, 2.0]}, "unknown: rewards; it must hold chosen and rejected, and may hold chosen_logp"),
+        ("dpo", {"rewards": [1.0, 2.0]}, "unknown: rewards; it must hold chosen and rejected, and may hold"),
         ("dpo", {"chosen": np.ones((2, 3))}, "chosen (2, 3), rejected (2, 2)"),
         ("dpo", {"chosen": np.ones((3, 2))}, "chosen (3, 2), rejected (2, 2)"),
         ("dpo", {"chosen": np.ones(2), "rejected": np.ones(2)}, "must both be (pairs, parameters)"),
@@ -236,13 +235,15 @@ def test_the_loss_is_trained_from_its_reference():
     assert_close(later.log_probs - later.moved, start.log_probs)
 
 
-@pytest.mark.parametrize("loss", ["dpo", "orpo"])
-def test_what_is_missed_is_of_second_order(monkeypatch, loss):
-    """Half the step, a quarter of the gap; 10% for the third order, which is a few per cent of the second here."""
+def test_what_is_missed_is_of_second_order(monkeypatch):
+    """Half the step, a quarter of the gap; 10% for the third order, which is a few per cent of the second here.
+
+    ORPO reads lengths, and its two weights differ.
+    """
     gaps = []
     for step in (0.01, 0.005):
         monkeypatch.setattr(_diagnosis, "STEP", step * (1 if X64 else 8))  # below that float32 sees its rounding only
-        found = from_text(FEW, loss_named(loss), 3, KEY)
+        found = from_text(FEW, loss_named("orpo"), 3, KEY)
         assert_close(
             jnp.max(found.alone.learning_rate**2 * _squared_length(found)),
             _diagnosis.STEP**2,
@@ -296,10 +297,11 @@ def test_tokens_that_contribute():
     assert worst["tokens"]["chosen"][0]["inner"] > 0
 
 
-def test_same_seed_same_record():
-    again = diagnosis(User(pairs=EXAMPLE), jax.random.key(0))
-    assert json.dumps(again) == json.dumps(example())
-    assert from_text(FEW, loss_named("dpo"), 0, jax.random.key(1)).products.inner[0] != of_few(0).products.inner[0]
+def test_same_key_same_numbers():
+    again = from_text(FEW, loss_named("dpo"), 3, KEY)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), again, of_few(3)))
+    other = from_text(FEW, loss_named("dpo"), 0, jax.random.key(1))
+    assert (other.products.inner != of_few(0).products.inner).all()
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -315,6 +317,7 @@ def test_the_example_runs(run, tmp_path):
     status, found, out, err = run("--pairs", "example", "--loss_steps", 25)
     assert (status, err) == (0, "")
     said = found["user"]
+    assert {key: value for key, value in said.items() if key != "given"} == plain(example())
     assert (said["loss"], said["constants"], said["file"]) == ("dpo", {"beta": 0.1, "reduction": "sum"}, "pairs.jsonl")
     assert len(said["pairs"]) == len(read_pairs(EXAMPLE)) == sum(said["cases"].values()) == 16
     assert all(set(pair) >= KEYS | {"tokens", "chosen", "rejected"} for pair in said["pairs"])
@@ -372,8 +375,7 @@ def test_bad_lines_are_named_and_nothing_is_used(run, tmp_path, line, said):
         (["--loss", "simpo"], "pairs, gradients: give one of them"),
         (["--pairs", "example", "--gradients", "g.npz"], "pairs, gradients: give one of them"),
         (["--pairs", "example", "--loss", "ppo"], "loss = 'ppo': must be one of 'dpo', 'rdpo'"),
-        (["--pairs", "example", "--constants", "gamma=1"], "constants: 'gamma=1' must be name=value, once each of dpo's: "
-         "beta=0.1, reduction=sum"),
+        (["--pairs", "example", "--constants", "gamma=1"], "'gamma=1' must be name=value, once each of dpo's: beta=0.1, reduction=sum"),
         (["--pairs", "example", "--constants", "beta"], "'beta' must be name=value"),
         (["--pairs", "example", "--constants", "beta=high"], "'beta=high' must be name=value"),
         (["--pairs", "example", "--constants", "beta=1", "beta=2"], "'beta=2' must be name=value, once"),
@@ -390,10 +392,10 @@ def test_wrong_words_are_refused(run, argv, said):
 
 def test_ids_are_line_numbers(tmp_path):
     path = tmp_path / "mine.jsonl"
-    text = GOOD.replace("yes", "yes\\u2028indeed")  # a line separator to Unicode, not to JSON lines
+    text = GOOD.replace("yes", "yes\u2028indeed")  # ends a line in Unicode, not in a file of JSON lines
     path.write_text(f"\ufeff\n{GOOD}\n \n{text}\n", encoding="utf-8")
-    record = diagnosis(User(pairs=path, loss_steps=0), KEY)
-    assert sorted(pair["id"] for pair in record["pairs"]) == [2, 4]
+    assert lines_with_pairs(path) == [2, 4]
+    assert len(read_pairs(path)) == 2
 
 
 def test_a_loss_that_runs_away_is_said_so():

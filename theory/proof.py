@@ -370,7 +370,7 @@ def _check(theorem: Theorem, points: int = 64) -> Verdict:
     """The claim on arrays, at random points of each of two sizes."""
     rng = random.Random(1)
     worst, count, violated = 0.0, 0, False
-    tolerance = 1e-9 if jax.config.jax_enable_x64 else 1e-4
+    tolerance = 1e-9 if jax.config.read("jax_enable_x64") else 1e-4
     for base in (3, 5):
         sizes = sizes_for(theorem, base)
         drawn = [as_arrays(random_generators(theorem, sizes, rng, 6)) for _ in range(points // 2)]

@@ -9,7 +9,7 @@ some steps: right after fine-tuning the gradients of a pair rarely meet; they co
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -138,6 +138,7 @@ def encode(pairs: Sequence[TextPair], ids: dict[str, int]) -> Batch:
     return Batch(jnp.asarray(prompt), pad(coded.chosen, coded.rejected), pad(coded.chosen_mask, coded.rejected_mask))
 
 
+@cache  # one policy, compiled once
 def toy(tokens: int, length: int) -> Toy:
     """A policy for responses of up to ``length`` tokens of a vocabulary of ``tokens``."""
     inputs = WIDTH + length + 2 * (WIDTH + 1)

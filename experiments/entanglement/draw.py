@@ -105,7 +105,7 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
         ax.annotate(letter, (end[0], y), ha="center", va="center", fontsize=7, fontweight="bold", zorder=7)
     legend = "\n".join(f"{letter}  {name}" for letter, name in zip(LETTERS, PATHS, strict=False))
     figure.text(0.875, 0.55, legend, fontsize=8, ha="left", va="center", linespacing=1.5)
-    figure.get_layout_engine().set(rect=(0, 0, 0.87, 1))
+    figure.set_layout_engine("constrained", rect=(0, 0, 0.87, 1))
     box = {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}
     for x, y, case in ((1, -0.6, Case.IDEAL), (0.08, 0.9, Case.BOTH_FALL), (12, 0.9, Case.BOTH_RISE)):
         name, colour, _ = OUTCOMES[case]

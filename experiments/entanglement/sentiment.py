@@ -7,7 +7,6 @@ that every suffix length, mend and seed is one compiled program.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -43,8 +42,8 @@ class Recipe(NamedTuple):
     ``sft``: weight of the token-mean likelihood of the chosen; ``penalty``: DPOP's lambda. Both 0: DPO.
     """
 
-    mask: Array
-    trained: Array
+    mask: Any
+    trained: Any
     sft: Any = 0.0
     penalty: Any = 0.0
 
@@ -136,12 +135,15 @@ def _run(setup: Setup, normalised: bool, key: Array, recipe: Recipe) -> dict[str
             "cosine": jnp.mean(gradient_products(*pair_gradients(params)).cosine),
         }
 
-    step: dict[str, Callable[..., Any] | None] = (
-        {"loss": None, "gradient": normalised_gradient} if normalised else {"loss": preference}
-    )
     run = train(
-        params=reference, steps=setup.dpo_steps, learning_rate=0.1, record=record, every=setup.every, **step
-    )  # type: ignore[arg-type]
+        None if normalised else preference,
+        reference,
+        steps=setup.dpo_steps,
+        learning_rate=0.1,
+        gradient=normalised_gradient if normalised else None,
+        record=record,
+        every=setup.every,
+    )
 
     def one_by_one(inputs: Array, tokens: Array) -> Array:
         """Gradients (pairs, T, P) of single tokens, of the first eight pairs."""

@@ -81,7 +81,9 @@ def _reordered(total: Total) -> Total:
     inner = total.body
     if not isinstance(inner, Total):
         return total
-    swapped = _renamed(Total(_renamed(Total(inner.body, total.index)), inner.index))
+    i, j = fresh(axis_of(inner.index)), fresh(axis_of(total.index))  # fresh, or the two names would clash
+    body = inner.body.xreplace({inner.index: i, total.index: j})
+    swapped = _renamed(Total(_renamed(Total(body, j)), i))
     return min(total, swapped, key=sp.default_sort_key)
 
 

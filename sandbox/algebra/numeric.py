@@ -32,6 +32,8 @@ def _kl(p: list[mp.mpf], q: list[mp.mpf]) -> mp.mpf:
 _FUNCTIONS = {
     sp.exp: mp.exp,
     sp.log: mp.log,
+    sp.Abs: abs,
+    sp.sign: mp.sign,
     PositivePart: lambda x: max(x, mp.mpf(0)),
     Step: lambda x: mp.mpf(x > 0),
     FlowMargin: lambda s: s - mp.lambertw(mp.exp(s)).real,

@@ -163,6 +163,36 @@ class Family:
         cut, other_cut = (0, n) if long is self else (n, 0)
         return Family(lambda *k: f(self.at(*k[cut:]), other.at(*k[other_cut:])), long.axes)
 
+    def __add__(self, other: Any) -> Family:
+        return self._combine(other, operator.add)
+
+    def __radd__(self, other: Any) -> Family:
+        return self._combine(other, lambda a, b: operator.add(b, a))
+
+    def __sub__(self, other: Any) -> Family:
+        return self._combine(other, operator.sub)
+
+    def __rsub__(self, other: Any) -> Family:
+        return self._combine(other, lambda a, b: operator.sub(b, a))
+
+    def __mul__(self, other: Any) -> Family:
+        return self._combine(other, operator.mul)
+
+    def __rmul__(self, other: Any) -> Family:
+        return self._combine(other, lambda a, b: operator.mul(b, a))
+
+    def __truediv__(self, other: Any) -> Family:
+        return self._combine(other, operator.truediv)
+
+    def __rtruediv__(self, other: Any) -> Family:
+        return self._combine(other, lambda a, b: operator.truediv(b, a))
+
+    def __pow__(self, other: Any) -> Family:
+        return self._combine(other, operator.pow)
+
+    def __rpow__(self, other: Any) -> Family:
+        return self._combine(other, lambda a, b: operator.pow(b, a))
+
     def __matmul__(self, other: Family) -> Any:
         if len(other.axes) == 1:
             return total(self * other)
@@ -174,12 +204,6 @@ class Family:
 
     def __neg__(self) -> Family:
         return self.map(operator.neg)
-
-
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    _op = getattr(operator, _name)
-    setattr(Family, f"__{_name}__", lambda self, other, f=_op: self._combine(other, f))
-    setattr(Family, f"__r{_name}__", lambda self, other, f=_op: self._combine(other, lambda a, b: f(b, a)))
 
 
 # -- the words -----------------------------------------------------------------------------------------------------

@@ -249,7 +249,10 @@ def of_orpo(p, q, n_w, n_l, lam):
 @theorem(Source("hong2024orpo", "ours"), r"q \to 1:\; n_l d_l \to \infty", claim="F6", expect="checked",
          p=HALF, q=HALF, **LENGTHS, lam=Unit())  # fmt: skip
 def orpo_at_the_ends(p, q, n_w, n_l, lam):
-    """A certain chosen or an impossible rejected ends the contrast; a certain rejected makes it explode."""
+    """A certain chosen or an impossible rejected ends the contrast; a certain rejected makes it explode.
+
+    p, q below 1/2 and lam below 1: a limit is read close to it, and 1 / (1 - q)^2 says how close is close.
+    """
 
     def at(p, q, k):
         return of_orpo(p, q, n_w, n_l, lam)[k]
@@ -307,7 +310,7 @@ def length_penalised_pair(reward, ref, n, alpha, beta, w, l):
     return PairLogProbs(best[w], best[l], log(ref[w]), log(ref[l]), n[w], n[l])
 
 
-@theorem(Source("park2024rdpo", "as recalled"), r"L_{R-DPO}(\pi^*) = -\log\sigma(r_w - r_l)", claim="F7",
+@theorem(Source("park2024rdpo", "as recalled"), r"L_{R-DPO}(\pi^*) = -\log\sigma(r(y_w) - r(y_l))", claim="F7",
          **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
 def rdpo_prices_length(net, ref, n, alpha, beta, w, l):
     """At that policy R-DPO is the Bradley-Terry loss of the reward itself: the sign + alpha (n_w - n_l) is right."""
@@ -316,8 +319,8 @@ def rdpo_prices_length(net, ref, n, alpha, beta, w, l):
     return Equal(losses.rdpo(pair, beta=beta, alpha=alpha), -log_sigmoid(reward[w] - reward[l]))
 
 
-@theorem(Source("park2024rdpo", "with the sign of later comparison tables"),
-         r"-\log\sigma(\beta h - \alpha(n_w - n_l)) = -\log\sigma(r_w - r_l)", claim="F7", expect="refuted",
+@theorem(Source("park2024rdpo", "with the sign of later comparison tables, as recalled"),
+         r"-\log\sigma(\beta h - \alpha(n_w - n_l)) = -\log\sigma(r(y_w) - r(y_l))", claim="F7", expect="refuted",
          **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
 def rdpo_with_the_other_sign(net, ref, n, alpha, beta, w, l):
     """The same with - alpha (n_w - n_l): false, that sign seeks length."""

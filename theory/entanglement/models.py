@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sandbox.algebra import dot, exp, grad, log, log_softmax, onehot, sigmoid, softmax, sqrt, total
 from sandbox.losses import PairLogProbs, dpo
 from sandbox.measures import first_order_changes, kappa
@@ -131,7 +133,7 @@ def tied_embeddings_may_lower_the_chosen(W, h, w, l):
 
 # -- C10(c): several pairs ---------------------------------------------------------------------------------------------
 
-TWO_PAIRS = dict(
+TWO_PAIRS: dict[str, Any] = dict(
     p=Simplex("V"), w1=Index("V"), l1=Index("V"), w2=Index("V"), l2=Index("V"), t1=Positive(), t2=Positive()
 )
 

@@ -6,6 +6,7 @@ p is the law at the position where the two responses part; delta = p_w - p_l the
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from sandbox.algebra import (
     dot,
@@ -43,7 +44,7 @@ from theory.statement import (
 )
 
 PAPER = "yuan2025entanglement"
-TOKENS = dict(p=Simplex("V"), w=Index("V"), l=Index("V"))
+TOKENS: dict[str, Any] = dict(p=Simplex("V"), w=Index("V"), l=Index("V"))
 
 
 def gram(p, w, l):
@@ -223,7 +224,7 @@ def path_of_the_chosen(p, w, l, beta, t):
 # -- C7: a shared prefix, one free softmax for each context ------------------------------------------------------------
 # S: summed squared residuals of the shared prefix; A_s, B_s: of the own suffixes. Only shared contexts meet.
 
-PREFIX = dict(S=Positive(), A_s=Positive(), B_s=Positive())
+PREFIX: dict[str, Any] = dict(S=Positive(), A_s=Positive(), B_s=Positive())
 
 
 def prefix_gram(p, w, l, S, A_s, B_s):
@@ -306,7 +307,7 @@ def shared_suffix_lowers_the_chosen(p, w, l, q, s, n):
 
 
 # n suffix positions, features of overlap R, residuals u after the chosen and v = T u after the rejected response.
-SUFFIX = dict(u=NonZeros("V"), n=Positive())
+SUFFIX: dict[str, Any] = dict(u=NonZeros("V"), n=Positive())
 
 
 def suffix_gram(p, w, l, u, n, R, T):
