@@ -89,8 +89,10 @@ def read(name: str, about: str, setup: type, user: type | None, argv: Sequence[s
     flat = [
         (key, Annotated[flags, tyro.conf.arg(name="")], field(default_factory=flags)) for key, flags in groups.items()
     ]
+    if {"-h", "--help"} & {*argv}:
+        print(about.strip(), end="\n\n")  # tyro would join its lines
     prog = f"python -m experiments.{name}"
-    given = tyro.cli(make_dataclass(name, flat), prog=prog, description=about, args=list(argv))  # type: ignore[var-annotated]
+    given = tyro.cli(make_dataclass(name, flat), prog=prog, description="", args=list(argv))  # type: ignore[var-annotated]
     run, chosen = Run(**vars(given.run)), setup(**vars(given.setup))
     data = user(**vars(given.user)) if user is not None else None
     data = None if user is None or data == user() else data

@@ -70,11 +70,12 @@ def rounded_up(gap: float) -> float:
 
 def text(record: Mapping[str, Any]) -> str:
     """A record as JSON, lists of numbers on one line each."""
+
+    def on_one_line(found: re.Match[str]) -> str:  # only line breaks go, and no text of JSON has any
+        return re.sub(r"\n\s*", " ", re.sub(r"(?<=\[)\n\s*|\n\s*(?=\])", "", found[0]))
+
     spread = json.dumps(plain(record), indent=1, ensure_ascii=False, allow_nan=False)
-    return (
-        re.sub(r"\[[^\[\]{}]*\]", lambda m: re.sub(r"\n\s*", " ", m[0]).replace("[ ", "[").replace(" ]", "]"), spread)
-        + "\n"
-    )
+    return re.sub(r"\[[^\[\]{}]*\]", on_one_line, spread) + "\n"
 
 
 # -- the stages finished so far ----------------------------------------------------------------------------------------

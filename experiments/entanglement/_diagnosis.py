@@ -26,9 +26,9 @@ from sandbox.policies import Network, network, token_inputs
 from sandbox.preferences import END, TextPair, encode_pairs, vocabulary
 
 WIDTH = 256  # inputs for a token; tokens whose ids agree modulo WIDTH share one
+# Adam, on means. At higher rates, or with more units, what a pair does depends on the random start, not on the pair.
 HIDDEN = 64
-SFT_STEPS, SFT_RATE = 16, 0.02  # of Adam, on the mean over tokens
-LOSS_RATE = 0.002  # of Adam, on the mean over pairs
+SFT_STEPS, SFT_RATE, LOSS_RATE = 48, 0.005, 0.001
 STEP = 0.01  # length of the longest step on one pair, in the units of the parameters
 
 Loss = Callable[[PairLogProbs], Any]

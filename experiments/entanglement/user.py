@@ -59,7 +59,7 @@ class User:
     constants: tuple[str, ...] = knob(
         (), "constants of the loss, as in: beta=0.1 gamma=0.5; those left out are those of its paper"
     )
-    loss_steps: int = knob(25, "steps of the loss on all pairs before the step looked at; 0: right after fine-tuning")
+    loss_steps: int = knob(30, "steps of the loss on all pairs before the step looked at; 0: right after fine-tuning")
 
 
 def report(setup: Any, given: User, key: Array) -> Report:
@@ -216,8 +216,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"Predicted and measured differ by {nats:.2g} nats at most, {share:.1%} of what a step of that length can "
             f"do; learning rate {record['learning_rate']:.3g}. So far: since fine-tuning. The policy is "
-            f"{record['policy']}. It knows nothing but this file and starts anew with each --seed; --gradients looks "
-            "at your own model."
+            f"{record['policy']}. It knows nothing but this file, and a case near its border changes with the random "
+            "start: compare a few --seed, or look at your own model with --gradients."
         )
     if counts["undefined"]:
         lines.append(
@@ -238,7 +238,9 @@ def caption(record: Mapping[str, Any]) -> str:
     return (
         f"{record['file']}, {record['loss']}, {record['policy']}. Left: a pair is entangled exactly if the cosine of "
         "its two gradients is at least min(kappa, 1/kappa) (C3): both of its responses then move the same way. "
-        "Arrowheads lie outside. Right: the pairs that a step on themselves hurts most." + f" {outside} undefined." * bool(outside)
+        "Arrowheads lie outside. Right: the pairs that a step on themselves hurts most."
+        + f" {outside} undefined."
+        * bool(outside)
     )
 
 
