@@ -191,7 +191,7 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
         series = _small(found) if experiment.series is None else experiment.series(found)
         begin("figures")
         record = _frame(experiment, options) | {"claims": [_said(row) for row in verdicts]}
-        with _figures.style():
+        with _figures.style(options.run.quick):
             files = _write(options, record | {"series": series}, experiment.draw(setup, found, verdicts))
         finished.remove()
     _terminal.print_verdicts(verdicts.rows)
@@ -201,7 +201,7 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
 
 def _report(experiment: Experiment, options: _flags.Options) -> int:
     assert experiment.report is not None
-    with _terminal.progress(1) as begin, _figures.style():
+    with _terminal.progress(1) as begin, _figures.style(options.run.quick):
         begin("your data")
         report = experiment.report(options.setup, options.user, runtime.root_key(options.run.seed))
         said = {"given": asdict(options.user), **report.record}

@@ -42,7 +42,7 @@ def family(base: sp.IndexedBase, *axes: str) -> Family:
     return Family(lambda *k: base[k if len(k) > 1 else k[0]], axes)
 
 
-# p, q: laws on V; c, r: a law on V for each element of d, of V; u > 0; x, y on V; h, f on d; W on V and d; A on V twice.
+# p, q: laws on V; c, r: a law on V for each element of d, of V; u > 0 and x, y on V; h, f on d; W on V, d; A on V, V.
 LAWS = {name: Law(sp.Symbol(name, positive=True)) for name in "pq"}
 ROWS, SQUARE = (Law(sp.Symbol(name, positive=True)) for name in "cr")
 ABOVE = sp.IndexedBase(sp.Symbol("u", positive=True))

@@ -1,7 +1,7 @@
 """Gradient entanglement in numbers: any two gradients, log-linear policies, every loss (C3-C5, C9, C11).
 
-Next to what the theory says stands what a wrong reading of it would say (roles swapped, a sign flipped, a mask shifted):
-that one must miss by more than the tolerance, or the test would not have noticed.
+Next to what the theory says stands what a wrong reading of it would say (roles swapped, a sign flipped, a mask
+shifted): that one must miss by more than the tolerance, or the test would not have noticed.
 """
 
 from __future__ import annotations
@@ -20,18 +20,8 @@ from sandbox.losses import LOSSES, PairLogProbs, margin_weights
 from sandbox.measures import Case, first_order_changes, gradient_products, kappa
 from sandbox.policies import Tied, linear_log_probs, linear_logits, sequence_log_prob
 from sandbox.statistics import log_log_slope
-from tests.tolerances import Tolerance, assert_close, golden, identity
-
-X64 = jax.config.jax_enable_x64
-FLOAT = jnp.result_type(float)
-EPS = float(jnp.finfo(FLOAT).eps)
-float64_only = pytest.mark.skipif(not X64, reason="the change measured is below float32's rounding")
-
-
-def printed(decimals: int) -> Tolerance:
-    rounding = Tolerance(0, 0.51 * 10**-decimals, f"half a unit of the printed decimal {decimals}, and rounding")
-    return rounding if X64 else golden()
-
+from tests.entangled import EPS, FLOAT, X64, float64_only, printed, tabular_dpo
+from tests.tolerances import Tolerance, assert_close, identity
 
 # -- any two gradients -------------------------------------------------------------------------------------------------
 
@@ -141,18 +131,14 @@ def test_length_normalised_loss_shrinks_the_margin(name):
 # -- C5: the exact finite step -----------------------------------------------------------------------------------------
 
 
-def tabular_dpo(z, reference, beta):
-    now, before = log_softmax(z), log_softmax(reference)
-    return losses.dpo(PairLogProbs(now[0], now[1], before[0], before[1]), beta=beta)
-
-
 @float64_only
 def test_second_order_of_one_token_under_dpo():
     """(exact - first order) / t^2 at p = (.2, .3, .5): the same for both tokens, and towards -.245."""
     start, beta = jnp.log(jnp.array([0.2, 0.3, 0.5])), 0.3
 
     def curvature(t, weight=beta / 2, slope=(1.1, -0.9)):
-        step = one_step(tabular_dpo, start, (start, beta), learning_rate=t / weight, measure=lambda z, *_: log_softmax(z))
+        rate = t / weight
+        step = one_step(tabular_dpo, start, (start, beta), learning_rate=rate, measure=lambda z, *_: log_softmax(z))
         return ((step.after - step.before)[:2] - t * np.array(slope)) / t**2
 
     for t, value in ((0.05, -0.245375889), (0.025, -0.245193983), (0.0125, -0.245098497)):

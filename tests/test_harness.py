@@ -670,6 +670,10 @@ def test_plain():
     assert found == {"a": 0.333333, "b": [None, "inf", "-inf", 0.0], "c": [0, 1], "d": [True, None, "x"]}
     assert str(found["b"][3]) == "0.0"
     assert '"c": [0, 1]' in _record.text(values)
+    assert json.loads(_record.text({"a": ["x [ 1,  2 ] {y", "]"], "b": [[1, 2], []]})) == {
+        "a": ["x [ 1,  2 ] {y", "]"],
+        "b": [[1, 2], []],
+    }
     assert _record.plain(1234567.8) == 1234570.0
     with pytest.raises(TypeError, match="must be a number"):
         _record.plain({1, 2})

@@ -294,7 +294,7 @@ def test_each_check_bites(check, module, bad, good):
 
 IMPORT_ALL = """
 import importlib, pkgutil, random
-import jax, numpy
+import jax, numpy, rich.console, rich.progress, rich.table, tyro
 state = random.getstate(), numpy.random.get_state()[1].tolist()
 settings = dict(jax.config.values)
 for package in map(importlib.import_module, {packages!r}):
@@ -309,7 +309,7 @@ assert state == (random.getstate(), numpy.random.get_state()[1].tolist()), "a ra
 
 
 def test_importing_changes_nothing():
-    """Neither the precision nor any other setting of JAX, nor a random state; and no warning is raised."""
+    """Neither the precision nor any other setting of JAX, nor a random state (rich draws from it); without a warning."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")} | {"JAX_PLATFORMS": "cpu"}
     program = IMPORT_ALL.format(packages=PACKAGES)
     run = subprocess.run(

@@ -351,7 +351,7 @@ def agree(found: mp.mpf, expected: mp.mpf) -> bool:
 def test_random_formulas_keep_their_value_and_get_no_wrong_verdict(chunk):
     """The normal form is the same number; what is called zero is 0; what is called non-negative is not below."""
     decided = 0
-    for seed in range(40 * chunk, 40 * chunk + 40):
+    for seed in range(25 * chunk, 25 * chunk + 25):
         expr = read(lambda seed=seed: RandomFormula(seed).scalar(3))
         here = values(expr, random.Random(seed), 3)
         try:
@@ -366,4 +366,4 @@ def test_random_formulas_keep_their_value_and_get_no_wrong_verdict(chunk):
         for sign, (at_least, above) in signs.items():
             assert not at_least or all(sign * v > -1e-15 for v in here), f"seed {seed}: {sign} ({expr}) was called >= 0"
             assert not above or all(sign * v > 0 for v in here), f"seed {seed}: {sign} ({expr}) was called > 0"
-    assert decided > 30
+    assert decided > 20

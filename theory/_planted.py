@@ -12,8 +12,16 @@ from sandbox.algebra import reading
 from sandbox.algebra.mutants import mutants
 from sandbox.algebra.normal import is_zero
 from sandbox.algebra.numeric import evaluate
-from theory._points import DIGITS, random_generators, sizefree_arguments, symbol_values
-from theory.proof import components, differ, points_of, strangers
+from theory._points import (
+    DIGITS,
+    components,
+    differ,
+    points_of,
+    random_generators,
+    sizefree_arguments,
+    strangers,
+    symbol_values,
+)
 from theory.statement import Theorem, sizes_for
 
 PER_SIDE = 12

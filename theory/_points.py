@@ -13,7 +13,8 @@ import numpy as np
 import sympy as sp
 
 from sandbox.algebra import reading, sizefree
-from sandbox.algebra.sizefree import Family, Law
+from sandbox.algebra.sizefree import Family, Law, axis_of
+from sandbox.algebra.symbols import exact
 from theory.statement import Domain, Theorem, axes_of, index_names, shapes
 
 DIGITS = 30
@@ -146,3 +147,57 @@ def _digits(x: Any) -> mp.mpf:
 def as_arrays(generators: Mapping[str, Any]) -> dict[str, Any]:
     """Rational generators as floating-point arrays (indices stay integers)."""
     return {n: x if isinstance(x, int) else np.asarray(x, dtype=object).astype(float) for n, x in generators.items()}
+
+
+# -- two sides, element by element, and their values ------------------------------------------------------------------
+
+
+def components(value: Any, points: list[sp.Symbol]) -> list[tuple[sp.Expr, ...]]:
+    """The expressions of parallel values: a family at each known point of its axes and at a new one."""
+    families = [v for v in value if isinstance(v, Family)]
+    if not families:
+        if any(isinstance(v, np.ndarray) for v in value):
+            return [tuple(map(exact, row)) for row in np.broadcast(*(np.asarray(v, dtype=object) for v in value))]
+        return [tuple(map(exact, value))]
+    axes = max((f.axes for f in families), key=len)
+    found = []
+    for keys in _element_choices(axes, points):
+        row = [v.at(*keys[len(axes) - len(v.axes) :]) if isinstance(v, Family) else v for v in value]
+        found.append(tuple(map(exact, row)))
+    return found
+
+
+def _element_choices(axes: tuple[str, ...], points: list[sp.Symbol]) -> Iterator[tuple[sp.Symbol, ...]]:
+    if not axes:
+        yield ()
+        return
+    new = sizefree.index(f"other {len(points)}", axes[0])  # no argument has a space in its name
+    for k in [*(p for p in points if axis_of(p) == axes[0]), new]:
+        for rest in _element_choices(axes[1:], points if k in points else [*points, k]):
+            yield (k, *rest)
+
+
+def points_of(args: Mapping[str, Any]) -> list[sp.Symbol]:
+    """The points of all axes among a theorem's arguments."""
+    return sorted({v for v in args.values() if isinstance(v, sp.Symbol) and axis_of(v)}, key=str)
+
+
+def strangers(expr: sp.Basic, used: Mapping[sp.Basic, Any], sizes: Mapping[str, int], rng: random.Random) -> dict:
+    """Values for the points that no argument names, different from those that one does."""
+    found: dict[sp.Basic, int] = {}
+    for s in sorted(expr.free_symbols, key=str):
+        if isinstance(s, sp.Symbol) and s.name.startswith("other "):
+            taken = {v for k, v in {**used, **found}.items() if isinstance(k, sp.Symbol) and axis_of(k) == axis_of(s)}
+            found[s] = rng.choice([n for n in range(sizes[axis_of(s)]) if n not in taken])
+    return found
+
+
+def differ(a: Any, b: Any) -> bool:
+    """Are two values of 30 digits different (or not numbers)?"""
+    distance = abs(a - b)
+    return bool(mp.isnan(distance)) or bool(distance > mp.mpf(10) ** (-DIGITS // 2) * (1 + abs(a) + abs(b)))
+
+
+def negative(x: Any) -> bool:
+    """Is a value of 30 digits below zero by more than its rounding?"""
+    return bool(x < -(mp.mpf(10) ** (-DIGITS // 2)))

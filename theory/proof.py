@@ -6,86 +6,40 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import jax
-import mpmath as mp
 import numpy as np
 import sympy as sp
 
-from sandbox.algebra import reading, sizefree
+from sandbox.algebra import reading
 from sandbox.algebra.normal import always_positive, is_zero, never_negative
 from sandbox.algebra.numeric import evaluate
-from sandbox.algebra.sizefree import Family, axis_of
-from sandbox.algebra.symbols import exact
+from sandbox.algebra.sizefree import axis_of
 from theory._points import (
     DIGITS,
     as_arrays,
+    components,
     concrete_arguments,
+    differ,
+    negative,
+    points_of,
     random_generators,
     sizefree_arguments,
-    smallest_sizes,
+    strangers,
     symbol_values,
 )
+from theory._search import counterexample
+from theory._verdicts import Checked, Proved, Refuted, Undecided, Verdict
 from theory.statement import Duty, Relation, Theorem, arguments, gap, sizes_for
 
 POINTS = 3
 SIZES = (2, 3, 4)
-
-
-@dataclass(frozen=True)
-class Proved:
-    """Proved, at every size (``sizes == ()``) or at the sizes listed."""
-
-    sizes: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        return f"proved (sizes {', '.join(map(str, self.sizes))})" if self.sizes else "proved (every size)"
-
-
-@dataclass(frozen=True)
-class Checked:
-    """No proof, but right at so many points to so many digits."""
-
-    points: int
-    digits: int
-
-    def __str__(self) -> str:
-        return f"checked ({self.points} points, {self.digits} digits)"
-
-
-@dataclass(frozen=True)
-class Undecided:
-    """Neither proved nor refuted; never a pass."""
-
-    reason: str
-
-    def __str__(self) -> str:
-        return f"undecided ({self.reason})"
-
-
-@dataclass(frozen=True)
-class Refuted:
-    """False: the arguments of a counterexample, and the two sides there."""
-
-    counterexample: Mapping[str, str]
-    lhs: str
-    rhs: str
-
-    def __str__(self) -> str:
-        where = ", ".join(f"{k}={v}" for k, v in self.counterexample.items())
-        return f"refuted ({where}: {self.lhs} against {self.rhs})"
-
-
-Verdict = Proved | Checked | Undecided | Refuted
 
 
 class EmptyClaim(ValueError):
@@ -115,36 +69,6 @@ def holds(theorem: Theorem, verdict: Verdict) -> bool:
 
 
 # -- proofs --------------------------------------------------------------------------------------------------------
-
-
-def components(value: Any, points: list[sp.Symbol]) -> list[tuple[sp.Expr, ...]]:
-    """The expressions of parallel values: a family at each known point of its axes and at a new one."""
-    families = [v for v in value if isinstance(v, Family)]
-    if not families:
-        if any(isinstance(v, np.ndarray) for v in value):
-            return [tuple(map(exact, row)) for row in np.broadcast(*(np.asarray(v, dtype=object) for v in value))]
-        return [tuple(map(exact, value))]
-    axes = max((f.axes for f in families), key=len)
-    found = []
-    for keys in _element_choices(axes, points):
-        row = [v.at(*keys[len(axes) - len(v.axes) :]) if isinstance(v, Family) else v for v in value]
-        found.append(tuple(map(exact, row)))
-    return found
-
-
-def _element_choices(axes: tuple[str, ...], points: list[sp.Symbol]) -> Iterator[tuple[sp.Symbol, ...]]:
-    if not axes:
-        yield ()
-        return
-    new = sizefree.index(f"other {len(points)}", axes[0])  # no argument has a space in its name
-    for k in [*(p for p in points if axis_of(p) == axes[0]), new]:
-        for rest in _element_choices(axes[1:], points if k in points else [*points, k]):
-            yield (k, *rest)
-
-
-def points_of(args: Mapping[str, Any]) -> list[sp.Symbol]:
-    """The points of all axes among a theorem's arguments."""
-    return sorted({v for v in args.values() if isinstance(v, sp.Symbol) and axis_of(v)}, key=str)
 
 
 def _prove(theorem: Theorem) -> Verdict:
@@ -228,7 +152,7 @@ def _fails_somewhere(theorem: Theorem, args: Mapping[str, Any], relation: Relati
                 for row in components(sides, points_of(args)) if kind in ("zero", "nonneg", "implied") else ():
                     here = {**point, **strangers(sp.Tuple(*row), used, sizes, rng)}
                     values = [evaluate(x, here, sizes, DIGITS) for x in row]
-                    if differ(*values) if kind == "zero" else bare and _negative(values[0]):
+                    if differ(*values) if kind == "zero" else bare and negative(values[0]):
                         return True
         except ZeroDivisionError:
             continue
@@ -238,132 +162,7 @@ def _fails_somewhere(theorem: Theorem, args: Mapping[str, Any], relation: Relati
     return False
 
 
-def _negative(x: Any) -> bool:
-    """Is a value of 30 digits below zero by more than its rounding?"""
-    return bool(x < -(mp.mpf(10) ** (-DIGITS // 2)))
-
-
-def strangers(expr: sp.Basic, used: Mapping[sp.Basic, Any], sizes: Mapping[str, int], rng: random.Random) -> dict:
-    """Values for the points that no argument names, different from those that one does."""
-    found: dict[sp.Basic, int] = {}
-    for s in sorted(expr.free_symbols, key=str):
-        if isinstance(s, sp.Symbol) and s.name.startswith("other "):
-            taken = {v for k, v in {**used, **found}.items() if isinstance(k, sp.Symbol) and axis_of(k) == axis_of(s)}
-            found[s] = rng.choice([n for n in range(sizes[axis_of(s)]) if n not in taken])
-    return found
-
-
-def differ(a: Any, b: Any) -> bool:
-    """Are two values of 30 digits different (or not numbers)?"""
-    distance = abs(a - b)
-    return bool(mp.isnan(distance)) or bool(distance > mp.mpf(10) ** (-DIGITS // 2) * (1 + abs(a) + abs(b)))
-
-
 # -- counterexamples and checks ----------------------------------------------------------------------------------------
-
-
-def counterexample(theorem: Theorem) -> Refuted | None:
-    """The simplest rational counterexample found, re-checked exactly; None if there is none among the tries."""
-    for generators in _suspects(theorem):
-        if _violated_at(theorem, generators):
-            generators = _shrunk(theorem, generators) if theorem.witness is None else generators
-            with reading("concrete"):
-                args = arguments(theorem, _exactly(generators))
-                relation = theorem(**args)
-            shown = {n: _shown(v) for n, v in args.items()}
-            return Refuted(shown, _shown(relation.lhs), _shown(relation.rhs))
-    return None
-
-
-def _violated_at(theorem: Theorem, generators: Mapping[str, Any]) -> bool:
-    try:
-        with reading("concrete"):
-            return _violated(theorem(**arguments(theorem, _exactly(generators))))
-    except (ZeroDivisionError, TypeError):  # not defined, or not real, there: no counterexample
-        return False
-
-
-def _shrunk(theorem: Theorem, generators: dict[str, Any]) -> dict[str, Any]:
-    """Each number replaced by a simpler one where the claim stays violated."""
-    for name, value in list(generators.items()):
-        kind = theorem.domains[name].kind
-        if kind == "index":
-            continue
-        for k in np.ndindex(np.shape(value)):
-            for simpler in (*((Fraction(0),) if kind == "real" else ()), Fraction(1), Fraction(1, 2), Fraction(2)):
-                trial = np.array(value, dtype=object)
-                trial[k] = simpler
-                candidate = {**generators, name: trial if np.ndim(value) else simpler}
-                if _complexity(candidate) < _complexity(generators) and _violated_at(theorem, candidate):
-                    generators = candidate
-                    value = candidate[name]
-                    break
-    return generators
-
-
-def _suspects(theorem: Theorem, tries: int = 2000) -> Iterator[dict[str, Any]]:
-    """Generators at which floating-point arrays violate the claim, the simplest first."""
-    if theorem.witness is not None:
-        yield {n: np.array(x, dtype=object) if isinstance(x, list | tuple) else x for n, x in theorem.witness.items()}
-        return
-    rng = random.Random(0)
-    for base in (2, 3):
-        sizes = {a: max(base, n) for a, n in smallest_sizes(theorem).items()}
-        drawn = [
-            random_generators(theorem, sizes, rng, largest) for largest in (2, 3, 6, 20) for _ in range(tries // 4)
-        ]
-        drawn.sort(key=_complexity)
-        stacked = {n: np.stack([as_arrays(g)[n] for g in drawn]) for n in theorem.domains}
-        with reading("arrays"):
-            found = jax.jit(jax.vmap(lambda g: gap(theorem(**arguments(theorem, g)), 1e-6)))(stacked)
-        yield from (drawn[k] for k in np.flatnonzero(np.asarray((found.excess > 1) & found.met))[:20])
-
-
-def _complexity(generators: Mapping[str, Any]) -> int:
-    flat = itertools.chain.from_iterable(np.ravel(np.asarray(x, dtype=object)) for x in generators.values())
-    return sum(abs(x.numerator) + x.denominator for x in flat)
-
-
-def _exactly(generators: Mapping[str, Any]) -> dict[str, Any]:
-    def rational(x: Any) -> sp.Expr:
-        return x if isinstance(x, sp.Basic) else sp.Rational(x.numerator, x.denominator)
-
-    return {
-        n: x if isinstance(x, int) else np.vectorize(rational, otypes=[object])(x) if np.ndim(x) else rational(x)
-        for n, x in generators.items()
-    }
-
-
-def _violated(relation: Relation) -> bool:
-    """Is a duty violated at exact numbers, with every premise met?"""
-
-    def value(x: sp.Expr) -> Any:
-        return evaluate(x, {}, {}, DIGITS)
-
-    if any(value(p) < 0 for d in relation.duties if d.kind == "premise" for (p,) in components(d.values, [])):
-        return False
-    for kind, values in relation.duties:
-        if kind == "zero" and any(differ(value(a), value(b)) for a, b in components(values, [])):
-            return True
-        if kind == "between":
-            f, a, b = values
-            if any(value(f(a + (b - a) * sp.Rational(n, 4))) < 0 for n in range(5)):
-                return True
-        if kind == "positive" and any(value(x) <= 0 for (x,) in components(values, [])):
-            return True
-        if kind in ("nonneg", "implied") and any(_negative(value(x)) for (x,) in components(values, [])):
-            return True
-    return False
-
-
-def _shown(x: Any) -> str:
-    if isinstance(x, np.ndarray):
-        return "(" + ", ".join(_shown(v) for v in x) + ")"
-    exactly = exact(x)
-    if exactly.is_Rational:
-        return str(exactly)
-    short = sp.nsimplify(exactly) if len(str(exactly)) < 30 else exactly
-    return str(short) if len(str(short)) < 30 else mp.nstr(evaluate(exactly, {}, {}), 8)
 
 
 def _check(theorem: Theorem, points: int = 64) -> Verdict:

@@ -23,7 +23,7 @@ class Setup:
     chosen_error: float = knob(0.2, "probability that the chosen response's suffix token misses at the start")
     rejected_error: float = knob(0.8, "the same of the rejected response")
     seeds: int = knob(5, "seeds of the sentiment network", quick=2)
-    sentiment_pairs: int = knob(64, "preference pairs of the sentiment task")
+    sentiment_pairs: int = knob(64, "preference pairs of the sentiment task", quick=32)
     sft_steps: int = knob(64, "steps of fine-tuning on the chosen responses (rate 0.5) before DPO")
     dpo_steps: int = knob(100, "steps of DPO (rate 0.1)")
     every: int = knob(5, "steps between two records of the sentiment task", quick=20)
