@@ -239,7 +239,8 @@ for n, (_, products) in runs.items():  # the weights of DPO are equal: kappa is 
     path = np.stack([products.norm_chosen / products.norm_rejected, products.cosine])
     ax.plot(*path[:, path[0] > line[0]], color="black", ls="--")
     ax.plot(*path[:, 0], "o", color="black", ms=7, mfc="white", mew=1.4)
-    ax.annotate(f"{n} shared" if n else "label only", path[:, 0], (8, -3), textcoords="offset points", **bold)
+    name, side, shift = (f"{n} shared", "right", -8) if n else ("label only", "left", 8)
+    ax.annotate(name, path[:, 0], (shift, -3), textcoords="offset points", ha=side, **bold)
 ax.set(xscale="log", xlim=(line[0], line[-1]), ylim=(-1, 1), xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$")
 ax.set(ylabel=r"cosine of $g_w$ and $g_l$", title=r"dots: measured; line: $\cos = \min(\kappa, 1/\kappa)$")
 assert not jnp.any(up_l & ~up_w & clear), "nobody saw the chosen fall and the rejected rise"
@@ -352,7 +353,7 @@ for ax, (title, policy, params, x) in zip(axes, tasks, strict=True):
         margin, chosen = found[title, name] = changes[:, 0] - changes[:, 1], changes[:, 0]
         print(f"{title:8}{name:10} margin {margin[-1]:+6.2f}, chosen {chosen[-1]:+6.2f} nats")
         ax.plot(margin, chosen, lw=2)
-        ax.annotate(name, (margin[-1], chosen[-1]), (4, 0), textcoords="offset points", va="center", color=f"C{k}")
+        ax.annotate(name, (margin[-1], chosen[-1]), (4, 4), textcoords="offset points", color=f"C{k}")
     ax.set(title=title, xlabel="margin (nats)", ylabel="change of the chosen (nats)")
 
 mask, plain = (np.interp([10, 45], *found["network", name]) for name in ("mask", "DPO"))  # at margins of 10 and 45 nats

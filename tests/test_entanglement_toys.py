@@ -81,16 +81,13 @@ PUSHING = 4  # the first of them never push back
 @partial(jax.vmap, in_axes=(None, None, 0, None))
 @partial(jax.vmap, in_axes=(None, None, None, 0))
 def trained(which, strength, rate, start):
-    def loss(pair):
+    """Log-probabilities (losses, strengths, rates, starts, steps + 1, 2) of both tokens."""
+
+    def loss(z):
+        pair = PairLogProbs(*one_token(z), *one_token(start), 3.0, 2.0)
         return jax.lax.switch(which, list(EQUAL.values()), pair, strength)
 
-    def pair(z):
-        return PairLogProbs(*one_token(z), *one_token(start), 3.0, 2.0)
-
-    def record(z):
-        return one_token(z), jnp.stack(margin_weights(loss, pair(z)))
-
-    return train(lambda z: loss(pair(z)), start, steps=20, learning_rate=rate, record=record).history
+    return train(loss, start, steps=20, learning_rate=rate, record=one_token).history
 
 
 def test_no_step_of_equal_weights_moves_one_token_the_wrong_way():
@@ -99,18 +96,23 @@ def test_no_step_of_equal_weights_moves_one_token_the_wrong_way():
     Losses with a target overshoot it at the larger rates, and then both moves are reversed.
     """
     strengths, step_sizes = jnp.array([0.05, 0.5, 3.0]), jnp.array([0.1, 1.0, 5.0])
-    starts = jax.random.normal(jax.random.key(0), (20, 5)) * 2
-    now, weights = trained(jnp.arange(len(EQUAL)), strengths, step_sizes, starts)
-    assert now.shape == (len(EQUAL), 3, 3, 20, 21, 2)
-    assert_close(weights[..., 0], weights[..., 1])
-    up = jnp.sign(weights[..., :-1, :]) * (now[..., 1:, :] - now[..., :-1, :]) * jnp.array([1.0, -1.0]).reshape(
-        1, 1, 1, 1, 1, 2
-    )  # fmt: skip
-    rounding = 10 * jnp.finfo(FLOAT).eps * (1 + jnp.abs(now).max(axis=-1, keepdims=True))
-    assert jnp.all(up >= -jnp.maximum(rounding[..., 1:, :], rounding[..., :-1, :]))
-    assert jnp.all(weights[:PUSHING] >= 0) and jnp.any(weights[PUSHING:] < 0, axis=(1, 2, 3, 4, 5)).all()
-    total = now[:PUSHING, ..., -1, :] - now[:PUSHING, ..., 0, :]
-    assert jnp.all(total[..., 0] > 0) and jnp.all(total[..., 1] < 0)
+    starts = jnp.asarray(np.random.default_rng(0).normal(size=(20, 5)) * 2, FLOAT)
+    found = trained(jnp.arange(len(EQUAL)), strengths, step_sizes, starts)
+    assert found.shape == (len(EQUAL), 3, 3, 20, 21, 2)
+    for (name, loss), now in zip(EQUAL.items(), found, strict=True):
+        ref = now[..., :1, :]
+        pair = PairLogProbs(now[..., 0], now[..., 1], ref[..., 0], ref[..., 1], 3.0, 2.0)
+        d_w, d_l = margin_weights(partial(loss, s=strengths[:, None, None, None]), pair)
+        assert_close(d_w, d_l, what=name)
+        now, push = np.asarray(now, float), np.sign(np.asarray(d_w))[..., :-1, None]
+        right_way = push * np.diff(now, axis=-2) * np.array([1, -1])
+        rounding = 10 * np.finfo(FLOAT).eps * (1 + np.abs(now).max(axis=-1, keepdims=True))
+        assert np.all(right_way >= -np.maximum(rounding[..., 1:, :], rounding[..., :-1, :])), name
+        if name in list(EQUAL)[:PUSHING]:
+            total = now[..., -1, :] - now[..., 0, :]
+            assert np.all(push >= 0) and np.all(total[..., 0] > 0) and np.all(total[..., 1] < 0), name
+        else:
+            assert np.any(push < 0), name
 
 
 dpo_field = descent(tabular_dpo)
@@ -152,16 +154,28 @@ def prefix_policy(table, prefix, token):
     return sequence_log_prob(log_softmax(jnp.broadcast_to(table, (2, *table.shape))), tokens, mask)
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def along_prefixes(loss, token, learning_rate, normalised):
-    """Changes (LONGEST + 1, 2) by a step, and per unit of step, for every length of prefix."""
+@jax.jit
+def all_prefixes(tables, token):
+    """A and B (LONGEST + 1, 2) for every length of prefix, each under a table of its own."""
+    return jax.vmap(prefix_policy, (0, 0, None))(tables, LENGTHS, token)
 
-    def one(prefix):
-        policy = partial(prefix_policy, prefix=prefix, token=token)
-        lengths = jnp.array([prefix + 3, prefix + 1]).astype(FLOAT) if normalised else (1, 1)
-        return moved(loss, policy, TABLE, learning_rate, *lengths), rates(loss, policy, TABLE, *lengths)
 
-    return jax.vmap(one)(LENGTHS)
+@jax.jit
+def rates_of_all_prefixes(tables, steps, token):
+    return jax.jvp(partial(all_prefixes, token=token), (tables,), (steps,))[1]
+
+
+def along_prefixes(loss, token):
+    """Changes (LONGEST + 1, 2) by a step of 1e-3 on the loss, and per unit of step, for every length of prefix."""
+    tables = jnp.broadcast_to(TABLE, (len(LENGTHS), *TABLE.shape))
+    before = all_prefixes(tables, token)
+
+    def total(tables):
+        pairs = PairLogProbs(*all_prefixes(tables, token).T, *before.T, LENGTHS + 3.0, LENGTHS + 1.0)
+        return jnp.sum(loss(pairs))
+
+    down = -jax.grad(total)(tables)
+    return all_prefixes(tables + 1e-3 * down, token) - before, rates_of_all_prefixes(tables, down, token)
 
 
 FLEX = partial(losses.flex_dpo, beta_chosen=1.6, beta_rejected=2.0)
@@ -178,7 +192,7 @@ def test_a_long_prefix_turns_the_chosen_at_33_857():
         return (rho * (1 - delta + own) / (1 - rho) - meet) / square
 
     assert_close(threshold(0.8), 33.857, printed(3))
-    step, rate = along_prefixes(FLEX, 0, 1e-3, False)
+    step, rate = along_prefixes(FLEX, 0)
     for change in (step, rate):
         assert jnp.array_equal(change[:, 0] < 0, threshold(0.8) < LENGTHS)
         assert jnp.all(change[:, 1] < 0)
@@ -192,7 +206,7 @@ def test_a_long_prefix_turns_the_chosen_at_33_857():
         assert not jnp.array_equal(step[:, 0] < 0, n < LENGTHS), name
 
     # and the other way round: rho = 2, the rejected rises beyond (1 + delta) / (rho - 1) - c of the branch
-    step, _ = along_prefixes(FLEX_UP, 0, 1e-3, False)
+    step, _ = along_prefixes(FLEX_UP, 0)
     assert jnp.array_equal(step[:, 1] > 0, (1 + delta - meet) / square < LENGTHS)
     assert jnp.all(step[:, 0] > 0)
 
@@ -212,11 +226,11 @@ def test_a_longer_chosen_falls_under_token_means(name):
     Exactly: iff n_l (1 - delta + A_s) < (n_w - n_l) c.
     """
     for token, square in ((0, 0.14), (1, 0.7**2 + 0.8**2 + 0.1**2), (2, 0.7**2 + 0.2**2 + 0.9**2)):
-        _, rate = along_prefixes(OF_MEANS[name], token, 1e-3, True)
+        _, rate = along_prefixes(OF_MEANS[name], token)
         falls = rate[:, 0] < 0
         assert bool(falls[-1]) == (2 * square > 1.08)
         assert jnp.array_equal(falls, (LENGTHS + 1) * 1.08 < 2 * (square * LENGTHS - 0.42))
-    step, _ = along_prefixes(OF_MEANS[name], 1, 1e-3, True)
+    step, _ = along_prefixes(OF_MEANS[name], 1)
     assert step[-1, 0] < 0 < step[0, 0]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -14,13 +14,13 @@ import pytest
 from experiments._record import plain
 from experiments.entanglement import _diagnosis, user
 from experiments.entanglement.__main__ import EXPERIMENT
-from experiments.entanglement._data import lines_with_pairs, loss_named, read_gradients
+from experiments.entanglement._data import LENGTHS, LOGPS, lines_with_pairs, loss_named, read_gradients
 from experiments.entanglement._diagnosis import diagnose, encode, from_gradients, from_text, response_log_probs
 from experiments.entanglement.user import EXAMPLE, User, diagnosis
 from experiments.harness import main
 from sandbox.losses import LOSSES, PairLogProbs
 from sandbox.preferences import TextPair, read_pairs, vocabulary
-from tests.tolerances import assert_close, identity
+from tests.tolerances import assert_close
 
 X64 = jax.config.jax_enable_x64
 FLOAT = jnp.result_type(float)
@@ -128,7 +128,8 @@ def test_the_case_says_which_way_both_move(name):
     np.testing.assert_array_equal(columns["case"][usual], moved[usual])
     safe = (columns["safe_low"] < columns["ratio"]) & (columns["ratio"] < columns["safe_high"])
     np.testing.assert_array_equal(safe[usual], (moved == 1)[usual])
-    assert (columns["case"][np.asarray(d_w) <= 0] == 0).all()
+    wrong_way = diagnose(found.products, jnp.array([1.0, -1, -1, 0] * 50), jnp.array([-1.0, 1, -1, 1] * 50))
+    assert (wrong_way["case"] == 0).all()
 
 
 def test_half_precision_gradients_do_not_overflow():
@@ -144,7 +145,6 @@ def test_half_precision_gradients_do_not_overflow():
         ("rdpo", {}, "needs chosen_length, rejected_length too"),
         ("dpo", {"chosen_logp": [-1.0, -2.0]}, "needs rejected_logp, ref_chosen_logp, ref_rejected_logp too"),
         ("dpo", {"rewards": [1.0, 2.0]}, "unknown: rewards; it must hold chosen and rejected, and may hold"),
-        ("dpo", {"chosen": np.ones((2, 3))}, "chosen (2, 3), rejected (2, 2)"),
         ("dpo", {"chosen": np.ones((3, 2))}, "chosen (3, 2), rejected (2, 2)"),
         ("dpo", {"chosen": np.ones(2), "rejected": np.ones(2)}, "must both be (pairs, parameters)"),
         ("dpo", {"chosen": np.array([[1.0, np.nan], [1, 1]])}, "chosen[0, 1] = nan: must be finite"),
@@ -154,8 +154,7 @@ def test_half_precision_gradients_do_not_overflow():
         ("dpo", {"chosen": np.ones((2, 2)) * 1j}, "chosen (complex128): must be real numbers"),
         ("simpo", {"chosen_length": [3, 0]}, "chosen_length[1] = 0: must be finite and > 0"),
         ("dpo", {"chosen_length": [3]}, "chosen_length has shape (1,): must be (2,), one a pair"),
-        ("orpo", {k: [-1.0, 0.5] for k in ("chosen_logp", "rejected_logp")} | {k: [1, 1] for k in
-         ("chosen_length", "rejected_length")}, "pair.chosen[1] = 0.5: must be finite and < 0"),
+        ("orpo", dict.fromkeys(LOGPS[:2], (-1, 0.5)) | dict.fromkeys(LENGTHS, (1, 1)), "pair.chosen[1] = 0.5"),
     ],
 )  # fmt: skip
 def test_gradients_that_are_refused(run, npz, loss, extra, said):
@@ -166,11 +165,10 @@ def test_gradients_that_are_refused(run, npz, loss, extra, said):
 
 
 def test_no_archive_and_no_file(run, tmp_path):
-    for name, write in (("a.npy", partial(np.save, arr=np.ones((2, 2)))), ("a.txt", lambda p: p.write_text("1 2"))):
-        write(tmp_path / name)
-        status, found, _, err = run("--gradients", tmp_path / name)
-        assert (status, found) == (2, None)
-        assert f"{name}: not an .npz file; numpy.savez writes one" in err
+    np.save(tmp_path / "a.npy", np.ones((2, 2)))
+    (tmp_path / "a.txt").write_text("1 2")
+    for name in ("a.npy", "a.txt"):
+        assert f"{name}: not an .npz file; numpy.savez writes one" in run("--gradients", tmp_path / name)[3]
     np.savez(tmp_path / "one.npz", chosen=np.ones((2, 2)))
     assert "one.npz: no array rejected; it must hold" in run("--gradients", tmp_path / "one.npz")[3]
     torn = bytearray((tmp_path / "one.npz").read_bytes())
@@ -384,16 +382,6 @@ def test_ids_are_line_numbers(tmp_path):
 def test_a_loss_that_runs_away_is_said_so():
     with pytest.raises(ValueError, match="loss_steps = 2: training with this loss left the finite numbers"):
         from_text(FEW, lambda pair: pair.chosen * jnp.nan, 2, KEY)
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_reads_a_pair_of_text(name):
-    """A number a pair, with a finite derivative, from traced log-probabilities, reference and lengths."""
-    mask = jnp.arange(4)[None] < jnp.array([[2], [4]])
-    loss = loss_named(name)
-    slope = jax.grad(lambda x: loss(_diagnosis.as_pairs(x, jnp.array([-1.0, -2.0]), mask)))(jnp.array([-1.5, -3.0]))
-    assert jnp.isfinite(slope).all()
-    assert (slope != 0).any()
 
 
 def test_the_figure_holds_every_kind_of_pair():

@@ -199,5 +199,5 @@ def differ(a: Any, b: Any) -> bool:
 
 
 def negative(x: Any) -> bool:
-    """Is a value of 30 digits below zero by more than its rounding?"""
-    return bool(x < -(mp.mpf(10) ** (-DIGITS // 2)))
+    """Is a value of 30 digits below zero by more than its rounding, or no real number at all?"""
+    return isinstance(x, mp.mpc) or bool(x < -(mp.mpf(10) ** (-DIGITS // 2)))

@@ -37,8 +37,8 @@ def loss_named(name: str, constants: Sequence[str] = ()) -> partial[Any]:
 
 
 GRADIENTS = ("chosen", "rejected")
-_LOGPS = ("chosen_logp", "rejected_logp", "ref_chosen_logp", "ref_rejected_logp")
-_LENGTHS = ("chosen_length", "rejected_length")
+LOGPS = ("chosen_logp", "rejected_logp", "ref_chosen_logp", "ref_rejected_logp")
+LENGTHS = ("chosen_length", "rejected_length")
 
 
 def read_gradients(path: Path, loss: Callable[[PairLogProbs], Any]) -> tuple[np.ndarray, np.ndarray, PairLogProbs]:
@@ -48,12 +48,12 @@ def read_gradients(path: Path, loss: Callable[[PairLogProbs], Any]) -> tuple[np.
     gradient of length zero.
     """
     arrays = _arrays(path)
-    unknown = sorted(set(arrays) - {*GRADIENTS, *_LOGPS, *_LENGTHS})
+    unknown = sorted(set(arrays) - {*GRADIENTS, *LOGPS, *LENGTHS})
     missing = [name for name in GRADIENTS if name not in arrays]
     if unknown or missing:
         wrong = [f"no array {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
         raise ValueError(f"{path}: {'; '.join(wrong)}; it must hold chosen and rejected, and may hold "
-                         f"{', '.join((*_LOGPS, *_LENGTHS))}")  # fmt: skip
+                         f"{', '.join((*LOGPS, *LENGTHS))}")  # fmt: skip
     chosen, rejected = (arrays[name] for name in GRADIENTS)
     if chosen.ndim != 2 or chosen.shape != rejected.shape or not chosen.size:
         raise ValueError(f"{path}: chosen {chosen.shape}, rejected {rejected.shape}: must both be (pairs, parameters)")
@@ -63,16 +63,16 @@ def read_gradients(path: Path, loss: Callable[[PairLogProbs], Any]) -> tuple[np.
             require(f"largest entry of {name}", np.max(np.abs(array), axis=1), lambda m: m > 0, "> 0")
         elif array.shape != chosen.shape[:1]:
             raise ValueError(f"{path}: {name} has shape {array.shape}: must be {chosen.shape[:1]}, one a pair")
-        elif name in _LENGTHS:
+        elif name in LENGTHS:
             positive(name, array)
     referenced = _needs(loss, "ref_chosen", "ref_rejected")
-    logps = _LOGPS if referenced else _LOGPS[:2]
-    needed = [*logps] * (not referenced or any(name in arrays for name in _LOGPS))
-    needed += [*_LENGTHS] * _needs(loss, "chosen_length", "rejected_length")
+    logps = LOGPS if referenced else LOGPS[:2]
+    needed = [*logps] * (not referenced or any(name in arrays for name in LOGPS))
+    needed += [*LENGTHS] * _needs(loss, "chosen_length", "rejected_length")
     if absent := [name for name in needed if name not in arrays]:
         raise ValueError(f"{path}: the loss needs {', '.join(absent)} too: {chosen.shape[:1]} each")
     at_reference = [*(np.zeros(len(chosen)),) * 4, *(np.ones(len(chosen)),) * 2]
-    values = [arrays.get(name, value) for name, value in zip((*_LOGPS, *_LENGTHS), at_reference, strict=True)]
+    values = [arrays.get(name, value) for name, value in zip((*LOGPS, *LENGTHS), at_reference, strict=True)]
     return chosen, rejected, PairLogProbs(*(jnp.asarray(value, jnp.result_type(float)) for value in values))
 
 

@@ -60,7 +60,7 @@ def diagnose(products: GradientProducts, d_w: Any, d_l: Any) -> dict[str, np.nda
     A case is UNDEFINED too where a weight has the wrong sign: the loss then does not push the pair the usual way.
     """
     k = kappa(d_w, d_l, products.norm_chosen, products.norm_rejected)
-    usual = (jnp.asarray(d_w) > 0) & (jnp.asarray(d_l) >= 0)
+    usual = jnp.asarray(d_w) > 0  # of two negative weights kappa would be positive
     low, high = safe_interval(products.norm_chosen, products.norm_rejected, products.inner)
     columns = {
         "d_chosen": d_w,

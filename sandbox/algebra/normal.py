@@ -66,19 +66,14 @@ def _height(expr: sp.Basic) -> int:
     return max((1 + _height(b.body) for b in expr.atoms(Bound)), default=0)
 
 
-def _renamed(bound: Bound) -> sp.Expr:
-    """The bound index named by nesting height and axis, so that equal sums look equal."""
-    axis = axis_of(bound.index)
-    for height in itertools.count(_height(bound.body)):
+def _renamed(total: Total) -> Total:
+    """Bound indices named by nesting height and axis, so that equal sums look equal."""
+    axis = axis_of(total.index)
+    for height in itertools.count(_height(total.body)):
         i = sp.Symbol(f"{height}@{axis}", integer=True, nonnegative=True)
-        if i == bound.index or i not in bound.body.free_symbols:  # an outer index of that name must not be captured
-            return bound.func(bound.body.xreplace({bound.index: i}), i)
+        if i == total.index or i not in total.body.free_symbols:  # an outer index of that name must not be captured
+            return Total(total.body.xreplace({total.index: i}), i)
     raise AssertionError("unreachable")
-
-
-def renamed(expr: sp.Expr) -> sp.Expr:
-    """``expr`` with standard names for its bound indices, and nothing else changed."""
-    return expr.replace(lambda x: isinstance(x, Bound), _renamed)
 
 
 def _reordered(total: Total) -> Total:
