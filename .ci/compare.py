@@ -2,8 +2,8 @@
 
 DIR/NAME/numbers.json, made by ``python -m experiments.NAME --quick --out DIR``, must say what
 paper_figures/NAME/quick.json says: the same keys and words, and numbers to the six digits that are recorded. Versions
-may differ, and so may gaps, which are mostly rounding errors: whether they are small enough, ``holds`` says. To accept a
-change, copy the new file over the old one and say why in the commit.
+may differ, and so may gaps, which are mostly rounding errors: whether they are small enough, ``holds`` says. To accept
+a change, copy the new file over the old one and say why in the commit.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Run:
 
     quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = knob(False, "a smaller run, with the quick values below")
     seed: int = knob(0, "seed of every random number, from 0 to 2**32 - 1")
-    out: Path | None = knob(  # noqa: RUF009
+    out: Path | None = knob(
         None, "folder for NAME/numbers.json and the figures. By default paper_figures; build/ with --quick or if a "
         "number, the seed or the precision is not the default"
     )  # fmt: skip

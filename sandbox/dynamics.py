@@ -21,7 +21,7 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from sandbox.validate import finite, nonnegative, require
+from sandbox.validate import finite, nonnegative, require, whole
 
 __all__ = ["OneStep", "Run", "descent", "flow", "log_times", "one_step", "train"]
 
@@ -63,7 +63,7 @@ def train(
     Raises ValueError unless steps >= 1, ``every`` divides steps, the learning rate is finite (and absent for an optax
     transformation), and exactly one of loss and gradient is given.
     """
-    steps, every = _whole("steps", steps), _whole("every", every)
+    steps, every = whole("steps", steps), whole("every", every)
     if steps % every:
         raise ValueError(f"every = {every}: must divide steps = {steps}")
     if (loss is None) == (gradient is None):
@@ -148,7 +148,7 @@ def flow(
 
     Raises ValueError unless times are finite, increasing, at least two, and, for ``log_time``, >= 0.
     """
-    _whole("substeps", substeps)
+    whole("substeps", substeps)
     times = finite("times", jnp.asarray(times, jnp.result_type(float)))
     if times.ndim != 1 or times.size < 2:
         raise ValueError(f"times: shape {times.shape}: must be one axis of at least 2 times")
@@ -193,14 +193,8 @@ def _flow(field: Any, substeps: int, log_time: bool, start: Any, times: Array, a
 def log_times(last: float, count: int) -> np.ndarray:
     """``count`` times from 0 to ``last``, equal steps in log(1 + t): linear below 1, logarithmic above."""
     require("last", last, lambda t: (t > 0) & np.isfinite(t), "finite and > 0")
-    return np.expm1(np.linspace(0, np.log1p(last), _whole("count", count, least=2)))
+    return np.expm1(np.linspace(0, np.log1p(last), whole("count", count, least=2)))
 
 
 def _prepend(first: Any, later: Array) -> Array:
     return jnp.concatenate([jnp.asarray(first, later.dtype)[None], later])
-
-
-def _whole(name: str, n: Any, least: int = 1) -> int:
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least:
-        raise ValueError(f"{name} = {n!r}: must be a whole number of at least {least}")
-    return int(n)

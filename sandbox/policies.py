@@ -28,7 +28,7 @@ import numpy as np
 from jax import Array
 
 from sandbox.algebra import dot, log_softmax, onehot, softmax
-from sandbox.validate import known, require
+from sandbox.validate import known, require, whole
 
 __all__ = [
     "Network", "Responses", "Tied", "all_responses", "feature_gram", "gram", "linear_gram", "linear_log_probs",
@@ -119,8 +119,8 @@ def all_responses(vocabulary: int, length: int, end: int | None = None) -> Respo
     Without ``end`` all have ``length`` tokens. With it a response stops after the token ``end``, at the latest after
     ``length`` tokens; the masked places behind it hold ``end``.
     """
-    _whole("vocabulary", vocabulary)
-    _whole("length", length)
+    whole("vocabulary", vocabulary)
+    whole("length", length)
     tokens = np.indices((vocabulary,) * length).reshape(length, -1).T.astype(np.int32)
     if end is None:
         return Responses(tokens, np.ones(tokens.shape, bool))
@@ -219,7 +219,7 @@ def suffix_features(length: int, overlap: Any) -> Array:
     Position 0 is the same for both responses. At a suffix position the two responses' features have the inner product
     ``overlap``, in [0, 1]; features of different positions are orthogonal.
     """
-    _whole("length", length, least=0)
+    whole("length", length, least=0)
     require("overlap", overlap, lambda r: (r >= 0) & (r <= 1), "in [0, 1]")
     eye = jnp.eye(1 + 3 * length)
     shared = jnp.sqrt(jnp.asarray(overlap)) * eye[1 : 1 + length]
@@ -247,7 +247,7 @@ def network(inputs: int, outputs: int, *, hidden: int = 64, scale: float = 1) ->
     from flax import nnx  # 2 seconds to import, and few need it
 
     for name, size in (("inputs", inputs), ("outputs", outputs), ("hidden", hidden)):
-        _whole(name, size)
+        whole(name, size)
 
     def build(key: Array) -> tuple[Any, Any]:
         rngs, dtype, normal = nnx.Rngs(key), jnp.result_type(float), nnx.initializers.normal
@@ -276,9 +276,3 @@ def token_inputs(x: Array, tokens: Array, vocabulary: int) -> Array:
     place = jnp.broadcast_to(jnp.eye(length, dtype=x.dtype), (*tokens.shape, length))
     seen = [jax.nn.one_hot(ids, vocabulary + 1, dtype=x.dtype) for ids in (before, first)]
     return jnp.concatenate([spread, place, *seen], axis=-1)
-
-
-def _whole(name: str, n: Any, least: int = 1) -> int:
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least:
-        raise ValueError(f"{name} = {n!r}: must be a whole number of at least {least}")
-    return int(n)

@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-__all__ = ["broadcastable", "finite", "in_range", "known", "negative", "nonnegative", "one_of", "positive", "require"]
+__all__ = [
+    "broadcastable",
+    "finite",
+    "in_range",
+    "known",
+    "negative",
+    "nonnegative",
+    "one_of",
+    "positive",
+    "require",
+    "whole",
+]
 
 T = TypeVar("T")
 
@@ -81,3 +92,10 @@ def broadcastable(name: str, fields: Mapping[str, Any]) -> None:
     axes = zip(*shapes.values(), strict=False)
     if len({len(shape) for shape in shapes.values()}) > 1 or any(len({*sizes} - {1}) > 1 for sizes in axes):
         raise ValueError(f"{name} has the shapes {shapes}: must be scalars, or have as many axes each and broadcast")
+
+
+def whole(name: str, n: Any, least: int = 1) -> int:
+    """Return ``n``; raise ValueError unless it is a whole number of at least ``least``."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least:
+        raise ValueError(f"{name} = {n!r}: must be a whole number of at least {least}")
+    return int(n)

@@ -200,7 +200,9 @@ def pinsker(p, q):
     def divergence(q):
         return p * (log(p) - log(q)) + (1 - p) * (log(1 - p) - log(1 - q))
 
-    return Bowl(lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=lambda q: (1 - 2 * q) ** 2 / (q * (1 - q)))
+    return Bowl(
+        lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=lambda q: (1 - 2 * q) ** 2 / (q * (1 - q))
+    )
 
 
 # -- the p-n criterion -----------------------------------------------------------------------------------------------

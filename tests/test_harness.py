@@ -113,7 +113,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class User:
-    numbers: Path | None = knob(None, "a JSON list of numbers")  # noqa: RUF009
+    numbers: Path | None = knob(None, "a JSON list of numbers")
     power: int = knob(2, "power to raise them to")
 
 

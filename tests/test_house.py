@@ -309,7 +309,7 @@ assert state == (random.getstate(), numpy.random.get_state()[1].tolist()), "a ra
 
 
 def test_importing_changes_nothing():
-    """Neither the precision nor any other setting of JAX, nor a random state (rich draws from it); without a warning."""
+    """Neither the precision nor any other setting of JAX, nor a random state (but rich draws); no warning."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")} | {"JAX_PLATFORMS": "cpu"}
     program = IMPORT_ALL.format(packages=PACKAGES)
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""How well a wrong statement is caught: one mistake in a true theorem, and errors planted one by one in its two sides."""
+"""How well a wrong statement is caught: a mistake in a true theorem, and errors planted one by one in its sides."""
 
 from __future__ import annotations
 

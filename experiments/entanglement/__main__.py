@@ -63,9 +63,7 @@ def _over_the_plane(setup: Setup, runs: Mapping[str, Any]) -> Iterator[Check]:
     sure = np.abs(runs["predicted_chosen"]) > clear, np.abs(runs["predicted_rejected"]) > clear
     kappa, cosine = runs["kappa"], runs["cosine"]
     rises, falls = runs["exact_chosen"] > 0, runs["exact_rejected"] < 0
-    yield agrees(
-        geometry.chosen_rises_iff_kappa_exceeds_cosine, (cosine < kappa)[sure[0]], rises[sure[0]], why
-    )
+    yield agrees(geometry.chosen_rises_iff_kappa_exceeds_cosine, (cosine < kappa)[sure[0]], rises[sure[0]], why)
     yield agrees(
         geometry.rejected_falls_iff_kappa_is_below_inverse_cosine, (cosine < 1 / kappa)[sure[1]], falls[sure[1]], why
     )
@@ -105,18 +103,31 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
 
     says = verdicts.line
     final = found["sentiment task"]["chosen"][:, :, -1].mean(axis=1)
-    yield "trajectories", draw.trajectories(setup, found), (
-        "Mean log-probabilities along DPO on a sentiment task; each thin line is a seed. The more tokens both responses "
-        f"share after the label, the more the chosen one falls (mean at the end: "
-        f"{', '.join(f'{x:+.2f}' for x in final[: len(SUFFIXES)])} nats).\n" + says(geometry.entangled_changes_of_dpo)
+    yield (
+        "trajectories",
+        draw.trajectories(setup, found),
+        (
+            "Mean log-probabilities along DPO on a sentiment task; thin lines: seeds. The more tokens both responses "
+            f"share after the label, the more the chosen one falls (mean at the end: "
+            f"{', '.join(f'{x:+.2f}' for x in final[: len(SUFFIXES)])} nats).\n"
+            + says(geometry.entangled_changes_of_dpo)
+        ),
     )
-    yield "cosines", draw.cosines(setup, found), (
-        "The same runs: mean cosine of a pair's gradients, bands from the lowest to the highest seed.\n"
-        + says(geometry.chosen_rises_iff_kappa_exceeds_cosine)
+    yield (
+        "cosines",
+        draw.cosines(setup, found),
+        (
+            "The same runs: mean cosine of a pair's gradients, bands from the lowest to the highest seed.\n"
+            + says(geometry.chosen_rises_iff_kappa_exceeds_cosine)
+        ),
     )
-    yield "tokens", draw.token_map(setup, found), (
-        "Labels push against each other, equal tokens pull together. In the log-linear policy positions meet only where "
-        "their features overlap; in the network all positions meet.\n" + says(models.every_position_pair_counts)
+    yield (
+        "tokens",
+        draw.token_map(setup, found),
+        (
+            "Labels push apart, equal tokens pull together. In the log-linear policy positions meet only where "
+            "their features overlap; in the network all positions meet.\n" + says(models.every_position_pair_counts)
+        ),
     )
     yield "phase_diagram", draw.phase_diagram(setup, found), (
         "Each dot: one small step of a random pair of responses, coloured by what really happened; circles: where each "
@@ -133,7 +144,7 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         + says(geometry.first_order_is_an_upper_bound) + "\n" + says(geometry.slack_is_at_most_hoeffding)
     )  # fmt: skip
     yield "mends", draw.mends(setup, found), (
-        f"Six shared tokens, after {setup.dpo_steps} steps; dots are seeds. Masking does not fully mend a network, whose "
+        f"Six shared tokens, {setup.dpo_steps} steps; dots are seeds. Masking does not fully mend a network, whose "
         f"layers are shared; normalising does, slowly ({', '.join(MENDS)}).\n"
         + says(models.normalised_gradients_never_entangle) + "\n" + says(models.mask_leaves_the_contrast)
     )  # fmt: skip

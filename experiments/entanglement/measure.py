@@ -262,6 +262,7 @@ def gaps(setup: Setup, key: Array) -> dict[str, Array]:
     push = jnp.einsum("vd,ntd->ntv", direction, features)
     width = jnp.max(push, axis=-1) - jnp.min(push, axis=-1)
     start = response_log_probs(theta, features, tokens)
+
     def moved(eta: Array) -> Array:
         return response_log_probs(theta + eta * direction, features, tokens) - start
 

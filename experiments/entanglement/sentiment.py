@@ -28,12 +28,10 @@ MENDS = ("DPO + SFT", "DPOP", "masked to the contrast", "normalised gradients") 
 
 
 class Task(NamedTuple):
-    """Pairs of one seed: network inputs and tokens, (pairs, positions, ...)."""
+    """Pairs of one seed: network inputs (2, pairs, positions, ...) and tokens (2, pairs, positions), chosen first."""
 
-    chosen_inputs: Array
-    rejected_inputs: Array
-    chosen: Array
-    rejected: Array
+    inputs: Array
+    tokens: Array
 
 
 class Recipe(NamedTuple):
@@ -80,9 +78,8 @@ def task(setup: Setup, key: Array) -> Task:
     label = jax.random.bernoulli(keys[1], shape=(setup.sentiment_pairs,)).astype(int)
     x = 0.5 * jax.random.normal(keys[2], (setup.sentiment_pairs, PROMPT)) + jnp.outer(1 - 2 * label, mean)
     suffix = jnp.broadcast_to(LABELS + jnp.arange(SUFFIX_TOKENS), (setup.sentiment_pairs, SUFFIX_TOKENS))
-    chosen = jnp.concatenate([label[:, None], suffix], axis=1)
-    rejected = jnp.concatenate([1 - label[:, None], suffix], axis=1)
-    return Task(token_inputs(x, chosen, VOCABULARY), token_inputs(x, rejected, VOCABULARY), chosen, rejected)
+    tokens = jnp.stack([jnp.concatenate([first[:, None], suffix], axis=1) for first in (label, 1 - label)])
+    return Task(token_inputs(jnp.stack([x, x]), tokens, VOCABULARY), tokens)
 
 
 def _run(setup: Setup, normalised: bool, key: Array, recipe: Recipe) -> dict[str, Array]:
@@ -90,33 +87,31 @@ def _run(setup: Setup, normalised: bool, key: Array, recipe: Recipe) -> dict[str
     net = network(PROMPT + 1 + SUFFIX_TOKENS + 2 * (VOCABULARY + 1), VOCABULARY, scale=1.5)
     data_key, net_key = jax.random.split(key)
     data = task(setup, data_key)
-    length = jnp.sum(recipe.mask).astype(data.chosen_inputs.dtype)
+    length = jnp.sum(recipe.mask).astype(data.inputs.dtype)
 
-    def both(params: Any, mask: Array) -> tuple[Array, Array]:
-        return (
-            _log_probs(net, params, data.chosen_inputs, data.chosen, mask),
-            _log_probs(net, params, data.rejected_inputs, data.rejected, mask),
-        )
+    def both(params: Any, mask: Array) -> Array:
+        return _log_probs(net, params, data.inputs, data.tokens, mask)
 
     def sft(params: Any) -> Array:
-        return -jnp.mean(_log_probs(net, params, data.chosen_inputs, data.chosen, recipe.mask)) / length
+        return -jnp.mean(_log_probs(net, params, data.inputs[0], data.tokens[0], recipe.mask)) / length
 
     reference = train(sft, net.init(net_key), steps=setup.sft_steps, learning_rate=0.5).params
     start, start_trained = both(reference, recipe.mask), both(reference, recipe.trained)
 
     def preference(params: Any) -> Array:
-        pair = PairLogProbs(*both(params, recipe.trained), *start_trained, length, length)
+        now = both(params, recipe.trained)
+        pair = PairLogProbs(now[0], now[1], start_trained[0], start_trained[1], length, length)
         pushed = dpop(pair, beta=setup.beta, lam=recipe.penalty)
         return jnp.mean(pushed) + recipe.sft * sft(params)
 
-    def pair_gradients(params: Any) -> tuple[Array, Array]:
-        def of(inputs: Array, tokens: Array) -> Array:
-            def log_prob(params: Any, row: tuple[Array, Array]) -> Array:
-                return _log_probs(net, params, row[0], row[1], recipe.mask)
+    def pair_gradients(params: Any) -> Array:
+        """Gradients (2, pairs, P) of the chosen and of the rejected log-probabilities."""
 
-            return gradients(log_prob, params, (inputs, tokens))
+        def log_prob(params: Any, row: Task) -> Array:
+            return _log_probs(net, params, row.inputs, row.tokens, recipe.mask)
 
-        return of(data.chosen_inputs, data.chosen), of(data.rejected_inputs, data.rejected)
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
+        return gradients(log_prob, params, flat).reshape(2, setup.sentiment_pairs, -1)
 
     def normalised_gradient(params: Any) -> Any:
         """Equal pushes on gradients of unit length, at the speed of DPO: per pair, no gradient of any scalar loss."""
@@ -145,18 +140,18 @@ def _run(setup: Setup, normalised: bool, key: Array, recipe: Recipe) -> dict[str
         every=setup.every,
     )
 
-    def one_by_one(inputs: Array, tokens: Array) -> Array:
-        """Gradients (pairs, T, P) of single tokens, of the first eight pairs."""
+    def one_by_one(params: Any) -> Array:
+        """Directions (2, 8, T, P) of the gradients of single tokens, of the first eight pairs."""
         alone = jnp.eye(1 + SUFFIX_TOKENS, dtype=bool)
 
         def log_prob(params: Any, row: tuple[Array, Array, Array]) -> Array:
             return _log_probs(net, params, *row)
 
-        return jax.vmap(lambda x, y: jax.vmap(lambda m: gradients(log_prob, run.params, (x[None], y[None], m[None])))(
-            alone)[:, 0])(inputs[:8], tokens[:8])  # fmt: skip
+        some = jax.tree.map(lambda x: jnp.repeat(x[:, :8].reshape(-1, *x.shape[2:]), len(alone), axis=0), data)
+        found = gradients(log_prob, params, (*some, jnp.tile(alone, (16, 1)))).reshape(2, 8, len(alone), -1)
+        return found / jnp.linalg.norm(found, axis=-1, keepdims=True)
 
-    g_w, g_l = one_by_one(data.chosen_inputs, data.chosen), one_by_one(data.rejected_inputs, data.rejected)
-    g_w, g_l = (g / jnp.linalg.norm(g, axis=-1, keepdims=True) for g in (g_w, g_l))
+    g_w, g_l = one_by_one(run.params)
     return {**run.history, "tokens": jnp.mean(jnp.einsum("ntp,nsp->nts", g_w, g_l), axis=0)}
 
 
