@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from sandbox.algebra import exp, log, log1mexp, log_sigmoid, relu, sigmoid, softplus, velocity
 from sandbox.validate import broadcastable, finite, in_range, negative, nonnegative, one_of, positive
 
-__all__ = ["LOSSES", "PairLogProbs", "margin_weights"]  # and every loss, below
+__all__ = ["LOSSES", "PairLogProbs", "margin_weights", "response_pair"]  # and every loss, below
 
 Loss = TypeVar("Loss", bound=Callable[..., Any])
 LOSSES: dict[str, Callable[..., Any]] = {}
@@ -47,6 +47,11 @@ class PairLogProbs(NamedTuple):
     ref_rejected: Any = None
     chosen_length: Any = None
     rejected_length: Any = None
+
+
+def response_pair(log_probs: Any, reference: Any, w: Any, l: Any) -> PairLogProbs:
+    """The pair of the responses ``w`` and ``l`` of a set: ``log_probs`` and ``reference`` (V,), in nats."""
+    return PairLogProbs(log_probs[w], log_probs[l], reference[w], reference[l])
 
 
 def margin_weights(loss: Callable[[PairLogProbs], Any], pair: PairLogProbs) -> tuple[Any, Any]:

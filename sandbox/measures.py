@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
@@ -20,8 +21,9 @@ from sandbox.algebra import dot, exp, sqrt, total
 from sandbox.losses import PairLogProbs
 
 __all__ = [
-    "Case", "GradientProducts", "case", "ches", "displacement", "entropy", "first_order_changes", "gradient_products",
-    "gradients", "implicit_reward", "kappa", "log_kl", "margin", "safe_interval",
+    "Case", "GradientProducts", "case", "ches", "decay_exponent", "displacement", "entropy", "fall_from_peak",
+    "first_order_changes", "gradient_products", "gradients", "implicit_reward", "kappa", "log_kl", "margin",
+    "rise_to_peak", "safe_interval", "suppression_share",
 ]  # fmt: skip
 
 
@@ -41,6 +43,45 @@ def margin(pair: PairLogProbs) -> Any:
 def displacement(before: Any, after: Any) -> Any:
     """Change of a log-probability. Likelihood displacement: that of the chosen response is negative."""
     return after - before
+
+
+# -- what a run did to a pair ----------------------------------------------------------------------------------------
+
+
+def suppression_share(change_chosen: Any, change_rejected: Any) -> Any:
+    """Share of the margin gained by lowering the rejected: -dB / (dA - dB), of changes of log-probabilities in nats.
+
+    Above 1/2 the rejected moves more than the chosen, above 1 the chosen falls, below 0 the rejected rises.
+    """
+    return -change_rejected / (change_chosen - change_rejected)
+
+
+def decay_exponent(times: Any, log_prob: Any, decades: float = 1) -> Array:
+    """The exponent a of a fall like t^-a: minus the fitted slope of ``log_prob`` (T, ...) against log times (T,).
+
+    Over the last ``decades`` of time. Raises ValueError unless times increase and at least 3 of them, > 0, lie there.
+    """
+    times = np.asarray(times, float)
+    if times.ndim != 1 or np.any(np.diff(times) <= 0):
+        raise ValueError(f"times: shape {times.shape}: must be one axis, increasing")
+    late = (times > 0) & (times >= times[-1] * 10.0**-decades * (1 - 1e-9))
+    if late.sum() < 3:
+        raise ValueError(f"times: {late.sum()} in the last {decades:g} decades: must be at least 3")
+    u = np.log(times[late])
+    u = u - u.mean()
+    return -jnp.tensordot(u / np.sum(u**2), jnp.asarray(log_prob)[late], axes=1)
+
+
+def fall_from_peak(log_prob: Any) -> Array:
+    """How far the last of ``log_prob`` (T, ...) lies below the highest so far, >= 0, in nats."""
+    log_prob = jnp.asarray(log_prob)
+    return jnp.max(log_prob, axis=0) - log_prob[-1]
+
+
+def rise_to_peak(log_prob: Any) -> Array:
+    """How far the highest of ``log_prob`` (T, ...) lies above the first, >= 0, in nats."""
+    log_prob = jnp.asarray(log_prob)
+    return jnp.max(log_prob, axis=0) - log_prob[0]
 
 
 # -- how the gradients of a pair meet --------------------------------------------------------------------------------

@@ -57,10 +57,13 @@ class Step(sp.Function):
 
 
 class FlowMargin(sp.Function):
-    """The y of y + e^y = s."""
+    """The y of y + e^y = s; it is 0 at s = 1."""
 
     nargs = 1
     is_real = True
+
+    def _eval_is_positive(self) -> bool | None:
+        return (self.args[0] - 1).is_positive or None
 
     def fdiff(self, argindex: int = 1) -> sp.Expr:
         return 1 / (1 + sp.exp(self))
