@@ -19,7 +19,7 @@ from sandbox.policies import linear_log_probs
 W, L = 0, 1
 STEP = 1e-5  # length of a small step, in the units of the parameters
 
-# Scores of chosen, rejected and unseen responses, and their starting law: the highest unseen score below, at and above 1.
+# Scores of chosen, rejected and unseen responses, and their starting law: highest unseen score below, at and above 1.
 KNOBS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "highest unseen score 1/2": ((1, 0, 0.5, 0.2), (0.05, 0.35, 0.55, 0.05)),
     "highest unseen score 1": ((1, 0, 0.5, 1.0), (0.05, 0.35, 0.55, 0.05)),
@@ -54,7 +54,7 @@ def knobs(setup: Setup, key: Array) -> dict[str, Array]:
 
 
 def one_number(setup: Setup, key: Array) -> dict[str, Array]:
-    """Random log-linear models in mid-training, one small step of DPO each: mean scores, exact changes, the safe cone."""
+    """Random log-linear models in mid-training, one small step each: mean scores, exact changes, the safe cone."""
     return jax.lax.map(partial(_random_model, setup), jax.random.split(key, setup.models), batch_size=250)
 
 
@@ -87,14 +87,15 @@ def _random_model(setup: Setup, key: Array) -> dict[str, Array]:
     e_w, e_l = margin_weights(tuned, response_pair(start, start, W, L))
     along = e_w * d - e_l * (d - v)
     tuned_step = (log_probs(at_start + STEP * along / jnp.linalg.norm(along)) - start)[W]
+    safe_push = safe_w * g_w - safe_l * g_l
     return {
         "mean_score": jnp.exp(log_probs(theta)) @ scores,
         "square": v @ v,
         "change": change(d_w * g_w - d_l * g_l),
         "clear": STEP * (1 + jnp.max(jnp.linalg.norm(phi, axis=-1))) ** 2,  # slope of the square term over the step
         "slope": jnp.stack([g_w, g_l]) @ (v / jnp.linalg.norm(v)),
-        "safe_change": change(safe_w * g_w - safe_l * g_l),
-        "cosine": g_w @ g_l / (norm_w * norm_l),
+        "safe_change": change(safe_push),
+        "safe_slope": jnp.stack([g_w, g_l]) @ (safe_push / jnp.linalg.norm(safe_push)),
         "alpha": alpha,
         "enough": -setup.beta / 2 * (d @ v) / (d @ d),
         "tuned_slope": d @ along / jnp.linalg.norm(along),
@@ -131,7 +132,9 @@ def _random_edit(key: Array) -> dict[str, Array]:
     direction = n - m  # the gradients' difference; equal lengths
     step = STEP * direction / jnp.linalg.norm(direction)
     b = rejected[0]
-    first = jax.nn.log_softmax(z + step)[a] - jax.nn.log_softmax(z)[a]  # in a prefix table only the first token's row moves
+    first = (
+        jax.nn.log_softmax(z + step)[a] - jax.nn.log_softmax(z)[a]
+    )  # in a prefix table only the first token's row moves
     return {
         "ahead": (p[a] - p[b]) - (n[a] - n[b]) / length,
         "change": log_prob(z + step) - log_prob(z),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.dpo_3d.linear import score_flow, score_loss
+from experiments.dpo_3d.linear import score_loss
 from experiments.dpo_3d.setup import Setup
 from experiments.dpo_3d.table import SCENARIOS, START, L, W, law_of, unseen_mass
 from sandbox import losses
@@ -20,6 +20,7 @@ from sandbox.measures import decay_exponent, fall_from_peak, rise_to_peak, suppr
 from theory.dpo_3d.mends import boundary_of_the_chosen, boundary_of_the_rejected, boundary_of_the_unseen, separatrix
 
 STEP = 1e-6
+TINY = 1e-6  # what is left of a rejected response that is almost extinct
 KAPPA = (0.1, 10.0)  # range of beta_rejected / beta_chosen in the phase diagram
 
 
@@ -36,9 +37,9 @@ flex_flow = descent(flex_loss)
 
 
 def peaked_law(peak: Any) -> Array:
-    """Chosen, rejected, an unseen peak and another unseen response; all but the peak share the rest equally."""
-    rest = (1 - jnp.asarray(peak)) / 3
-    return jnp.stack([rest, rest, jnp.asarray(peak), rest])
+    """Chosen, rejected, an unseen peak and another unseen response; of the rest the rejected has half."""
+    rest = (1 - jnp.asarray(peak)) / 4
+    return jnp.stack([rest, 2 * rest, jnp.asarray(peak), rest])
 
 
 def _boundaries(peak: Array) -> dict[str, Array]:
@@ -47,7 +48,7 @@ def _boundaries(peak: Array) -> dict[str, Array]:
     square = jnp.sum(p**2, axis=0)
     mean = jnp.sum(p[2:] ** 2, axis=0) / jnp.sum(p[2:], axis=0)
     peaked = square > p[0] + p[1]
-    turns = p[0] + mean > square  # otherwise no kappa turns the unseen: numerator and denominator are negative
+    turns = jnp.minimum(p[0], p[1]) + mean > square  # otherwise the unseen move one way whatever kappa
     return {
         "r_w": jnp.where(peaked, boundary_of_the_chosen(p[0], p[1], square), jnp.nan),
         "r_l": jnp.where(peaked, boundary_of_the_rejected(p[0], p[1], square), jnp.nan),
@@ -91,14 +92,14 @@ def fates(setup: Setup, key: Array) -> dict[str, Array]:
     times = jnp.asarray(log_times(1e6, 41))
 
     def one(peak: Array, kappa: Array) -> Array:
-        tiny = 1e-6
-        z = jnp.log(jnp.stack([1 - peak - tiny, jnp.asarray(tiny), peak]))
+        z = jnp.log(jnp.stack([1 - peak - TINY, jnp.full_like(peak, TINY), peak]))
         end = flow(flex_flow, z, times, (z, beta, kappa * beta), substeps=8, log_time=True)[-1]
         return jax.nn.log_softmax(end)[W]
 
     last = jax.vmap(one)(peak, kappa)
     edge = jnp.where(kappa > 2, separatrix(1.0, jnp.maximum(kappa, 1.01)), 1.0)
-    return {"peak": peak, "kappa": kappa, "log_chosen": last, "separatrix": edge}
+    start = jnp.log(1 - peak - TINY)
+    return {"peak": peak, "kappa": kappa, "log_chosen_start": start, "log_chosen": last, "separatrix": edge}
 
 
 # -- against the rejected beta -----------------------------------------------------------------------------------------
@@ -123,7 +124,7 @@ def fine_tuning(setup: Setup, key: Array) -> dict[str, Array]:
     """DPO and a fine-tuning term where the chosen falls (one feature, scores 1, 0, 2): log pi_w (alphas, T)."""
     del key
     scores, start = jnp.array([1.0, 0, 2]), jnp.log(jnp.array([0.3, 0.2, 0.5]))
-    alphas = jnp.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.4])
+    alphas = jnp.array([0.0, 0.02, 0.05, 0.1, 0.4])
     times = jnp.asarray(log_times(3_000.0, 121))
 
     def one(alpha: Array) -> Array:

@@ -72,7 +72,9 @@ def table(setup: Setup, key: Array) -> dict[str, Array]:
     log_probs = jax.nn.log_softmax(logits)
     p = jnp.exp(log_probs)
     velocity = jax.vmap(lambda z: jax.jvp(jax.nn.softmax, (z,), (dpo_flow(z, start, setup.beta),))[1])(logits)
-    free = jax.vmap(lambda a, b: slopes(partial(losses.dpo, beta=setup.beta), a, b, START[W], START[L]))(p[:, W], p[:, L])
+    free = jax.vmap(lambda a, b: slopes(partial(losses.dpo, beta=setup.beta), a, b, START[W], START[L]))(
+        p[:, W], p[:, L]
+    )
     rates = jnp.array([0.2, 0.1, 0.05])
     steps = 200  # of the smallest rate; all end at the same time
     end = steps * rates[-1]
