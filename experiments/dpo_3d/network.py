@@ -1,0 +1,175 @@
+"""The paper's toy: a one-hot network on four prompts, brought to the laws of an on- or off-policy scenario, then DPO.
+
+Prompt i prefers response i to response 4 + i; responses 8 and 9 are listed for no prompt. The network has 64 tanh units
+and then a layer that all prompts and responses share, wide or narrow. All widths, scenarios and seeds are one compiled
+program: a narrow layer is a wide one whose other units start at zero, where gradients keep them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from experiments.dpo_3d.setup import Setup
+from sandbox.dynamics import train
+from sandbox.losses import PairLogProbs, dpo
+from sandbox.measures import log_kl
+from sandbox.policies import Network, network
+
+PROMPTS, RESPONSES, WIDE = 4, 10, 64
+WIDTHS = (WIDE, 4, 3, 2)  # units of the shared layer; four laws in general position need PROMPTS - 1
+ADAM, DESCENT = 1e-3, 0.1  # learning rates of the preference training
+BATCH = 64  # models that run side by side
+
+
+class Scenario(NamedTuple):
+    """Probabilities at the start of the chosen, the rejected, and of one response that is never listed (None: even)."""
+
+    chosen: float
+    rejected: float
+    peak: float | None = None
+
+
+SCENARIOS = {
+    "chosen on-policy, rejected on-policy": Scenario(0.4, 0.4),
+    "chosen off-policy, rejected on-policy": Scenario(0.02, 0.8),
+    "chosen on-policy, rejected off-policy": Scenario(0.8, 0.02),
+    "chosen off-policy, rejected off-policy": Scenario(0.02, 0.02, peak=0.7),
+}
+
+# What a response is to a prompt.
+ROLES = ("chosen", "rejected", "chosen of another prompt", "rejected of another prompt", "never listed")
+
+_PROMPT, _RESPONSE = np.indices((PROMPTS, RESPONSES))
+_OWN = _RESPONSE % PROMPTS == _PROMPT
+ROLE = np.where(_RESPONSE < 2 * PROMPTS, _RESPONSE // PROMPTS + np.where(_OWN, 0, 2), len(ROLES) - 1)  # (4, 10)
+CONTRAST = (ROLE == 0) * 1.0 - (ROLE == 1)  # +1 at a prompt's chosen response, -1 at its rejected
+
+
+def laws(scenario: Scenario) -> np.ndarray:
+    """Log-probabilities (prompts, responses) of a scenario; what its numbers leave over is spread evenly."""
+    first = np.full(RESPONSES, np.nan)
+    first[[0, PROMPTS]] = scenario.chosen, scenario.rejected
+    if scenario.peak is not None:
+        first[2 * PROMPTS] = scenario.peak
+    rest = np.isnan(first)
+    first[rest] = (1 - np.nansum(first)) / rest.sum()
+    names = np.where(_RESPONSE < 2 * PROMPTS, (_RESPONSE - _PROMPT) % PROMPTS + _RESPONSE // PROMPTS * PROMPTS, _RESPONSE)
+    return np.log(first[names])
+
+
+def one_hot_network() -> Network:
+    """4-64-64-10: the parameters of ``start`` make its last hidden layer any narrower."""
+    return network(PROMPTS, RESPONSES, hidden=(WIDE, WIDE))
+
+
+def start(net: Network, key: Array, width: Any) -> Any:
+    """Parameters of a network whose last hidden layer has ``width`` units, at most ``WIDE``, in a tree of ``WIDE``.
+
+    Weights out of it are normal with deviation 1 / sqrt(width). The other units are zero with all weights into and out
+    of them, a point where their gradients vanish: gradient descent and Adam leave them there.
+    """
+    leaves, tree = jax.tree.flatten(net.init(key))
+    b1, w1, b2, w2, b3, w3 = leaves
+    alive = jnp.arange(WIDE) < width
+    w2, w3 = jnp.where(alive, w2, 0), jnp.where(alive[:, None], w3 * jnp.sqrt(WIDE / width), 0)
+    return jax.tree.unflatten(tree, [b1, w1, b2, w2, b3, w3])
+
+
+def scenarios(setup: Setup, key: Array) -> dict[str, Array]:
+    """Four scenarios, each width and seed: arrays (widths, scenarios, seeds, ...), log-probabilities in nats.
+
+    ``miss`` (prompts): KL of the scenario's law from the network's after pretraining. ``own_scores`` and ``scores``
+    (prompts, responses): see ``scores``. For each training (``dpo``: Adam, ``descent``: gradient descent on the same
+    loss, ``likelihood``: Adam on the chosen alone), means over prompts along training, (records): ``_chosen`` and
+    ``_rejected`` log-probabilities, ``_unseen`` probability of all others, of which ``_never`` is never listed;
+    ``_winner`` (prompts): the role of the most probable response at the end, as in ``ROLES``; ``_lowest`` (prompts):
+    how far the chosen log-probability ends below its highest record.
+    """
+    keys = jax.random.split(key, setup.network_seeds)
+    wanted = jnp.asarray(np.stack([laws(scenario) for scenario in SCENARIOS.values()]))
+    shape = len(WIDTHS), len(SCENARIOS), setup.network_seeds
+    width, scenario, seed = (index.reshape(-1) for index in np.indices(shape))
+    models = jnp.array(WIDTHS)[width], wanted[scenario], keys[seed]
+    found = jax.lax.map(partial(_run, setup, one_hot_network()), models, batch_size=BATCH)
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+
+
+def _run(setup: Setup, net: Network, model: tuple[Array, Array, Array]) -> dict[str, Array]:
+    """One model: pretraining, then each way of training from there."""
+    width, law, key = model
+    inputs, contrast = jnp.eye(PROMPTS), jnp.asarray(CONTRAST)
+
+    def log_probs(params: Any) -> Array:
+        return jax.nn.log_softmax(net.apply(params, inputs))
+
+    def miss(params: Any) -> Array:
+        return log_kl(law, log_probs(params))
+
+    def mean_miss(params: Any) -> Array:
+        return jnp.mean(miss(params))
+
+    reference = train(
+        mean_miss, start(net, key, width), steps=setup.pretrain_steps, learning_rate=3e-3, optimizer=optax.adam
+    ).params
+    at_start = net.margin(reference, inputs, contrast)
+
+    def preference(params: Any) -> Array:
+        now = net.margin(params, inputs, contrast)
+        return jnp.mean(dpo(PairLogProbs(now, 0, at_start, 0), beta=setup.beta))
+
+    def likelihood(params: Any) -> Array:
+        return -jnp.mean(jnp.sum(jnp.where(ROLE == 0, log_probs(params), 0), axis=-1))
+
+    found = {"miss": miss(reference)}
+    found["own_scores"], found["scores"] = scores(net, reference)
+    for name, loss, rate, optimizer in (
+        ("dpo", preference, ADAM, optax.adam),
+        ("descent", preference, DESCENT, optax.sgd),
+        ("likelihood", likelihood, ADAM, optax.adam),
+    ):
+        run = train(
+            loss, reference, steps=setup.dpo_steps, learning_rate=rate, optimizer=optimizer,
+            record=log_probs, every=setup.every,
+        )  # fmt: skip
+        found |= {f"{name}_{what}": x for what, x in summary(run.history).items()}
+    return found
+
+
+def summary(log_probs: Array) -> dict[str, Array]:
+    """What ``scenarios`` says of one training, from log-probabilities (records, prompts, responses)."""
+    mass = jnp.einsum("tpk,rpk->rtp", jnp.exp(log_probs), jnp.asarray(np.arange(len(ROLES))[:, None, None] == ROLE, float))
+    chosen, rejected = (jnp.sum(jnp.where(ROLE == role, log_probs, 0), axis=-1) for role in (0, 1))
+    return {
+        "chosen": jnp.mean(chosen, axis=-1),
+        "rejected": jnp.mean(rejected, axis=-1),
+        "unseen": jnp.mean(jnp.sum(mass[2:], axis=0), axis=-1),
+        "never": jnp.mean(mass[-1], axis=-1),
+        "winner": jnp.asarray(ROLE)[jnp.arange(PROMPTS), jnp.argmax(log_probs[-1], axis=-1)],
+        "fall": jnp.max(chosen, axis=0) - chosen[-1],
+    }
+
+
+def scores(net: Network, params: Any) -> tuple[Array, Array]:
+    """Similarity scores (prompts, responses) of the empirical kernel: 0 at the rejected response, 1 at the chosen.
+
+    How fast a response's logit gains on the rejected one's, in units of the margin's growth, when a small step
+    raises the margin of the prompt itself (the first array) or of all prompts together (the second), as DPO's first
+    step does. The mean score under the policy then decides: the chosen falls where it exceeds 1 and the margin grows.
+    """
+    inputs, contrast = jnp.eye(PROMPTS), jnp.asarray(CONTRAST)
+
+    def along(weights: Array) -> Array:
+        direction = jax.grad(lambda p: jnp.sum(weights * net.margin(p, inputs, contrast)))(params)
+        speed = jax.jvp(lambda p: net.apply(p, inputs), (params,), (direction,))[1]
+        from_rejected = speed - jnp.sum(jnp.where(ROLE == 1, speed, 0), axis=-1, keepdims=True)
+        return from_rejected / jnp.sum(jnp.where(ROLE == 0, from_rejected, 0), axis=-1, keepdims=True)
+
+    own = jax.vmap(along)(jnp.eye(PROMPTS))[jnp.arange(PROMPTS), jnp.arange(PROMPTS)]
+    return own, along(jnp.ones(PROMPTS))
