@@ -234,10 +234,10 @@ def suffix_features(length: int, overlap: Any) -> Array:
 class Network(NamedTuple):
     """Pure functions: ``init(key)`` gives parameters, ``apply(params, inputs (..., inputs))`` logits (..., outputs).
 
-    ``margin(params, inputs (N, inputs), contrast (N, outputs))`` (N,) are the sums of contrast times logits: where rows of
-    the contrast add to zero, differences of log-probabilities. Every product of weights in the first and the last layer
-    is with data, which models share: ``jax.vmap`` over the parameters of many models folds them into one matrix
-    product. Sweep with ``jax.lax.map(run, models, batch_size=64)``, whose batches fit into a processor's cache.
+    ``margin(params, inputs (N, inputs), contrast (N, outputs))`` (N,) are the sums of contrast times logits: where the
+    rows of contrast add to zero, differences of log-probabilities. In the first and the last layer weights only meet
+    data, which models share: ``jax.vmap`` over the parameters of many models folds them into one matrix product. Sweep
+    with ``jax.lax.map(run, models, batch_size=64)``, whose batches fit into a processor's cache.
     """
 
     init: Callable[[Array], Any]

@@ -2,7 +2,7 @@
 
 Prompt i prefers response i to response 4 + i; responses 8 and 9 are listed for no prompt. The network has 64 tanh units
 and then a layer that all prompts and responses share, wide or narrow. All widths, scenarios and seeds are one compiled
-program: a narrow layer is a wide one whose other units start at zero, where gradients keep them.
+program: a narrow layer is a wide one whose other units start at zero, where their gradients keep them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sandbox.losses import PairLogProbs, dpo
 from sandbox.measures import log_kl
 from sandbox.policies import Network, network
 
-PROMPTS, RESPONSES, WIDE = 4, 10, 64
-WIDTHS = (WIDE, 4, 3, 2)  # units of the shared layer; four laws in general position need PROMPTS - 1
+PROMPTS, RESPONSES = 4, 10
+WIDTHS = (64, 4, 3, 2)  # units of the shared layer; laws that favour different responses need PROMPTS - 1
 ADAM, DESCENT = 1e-3, 0.1  # learning rates of the preference training
-BATCH = 64  # models that run side by side
+BATCH = 8  # models side by side: with Adam's moments they fit into a processor's cache
 
 
 class Scenario(NamedTuple):
@@ -60,25 +60,28 @@ def laws(scenario: Scenario) -> np.ndarray:
         first[2 * PROMPTS] = scenario.peak
     rest = np.isnan(first)
     first[rest] = (1 - np.nansum(first)) / rest.sum()
-    names = np.where(_RESPONSE < 2 * PROMPTS, (_RESPONSE - _PROMPT) % PROMPTS + _RESPONSE // PROMPTS * PROMPTS, _RESPONSE)
+    names = np.where(
+        _RESPONSE < 2 * PROMPTS, (_RESPONSE - _PROMPT) % PROMPTS + _RESPONSE // PROMPTS * PROMPTS, _RESPONSE
+    )
     return np.log(first[names])
 
 
 def one_hot_network() -> Network:
-    """4-64-64-10: the parameters of ``start`` make its last hidden layer any narrower."""
-    return network(PROMPTS, RESPONSES, hidden=(WIDE, WIDE))
+    """4-64-64-10, tanh; ``start`` gives parameters at which its last hidden layer is narrower."""
+    return network(PROMPTS, RESPONSES, hidden=(64, WIDTHS[0]))
 
 
 def start(net: Network, key: Array, width: Any) -> Any:
-    """Parameters of a network whose last hidden layer has ``width`` units, at most ``WIDE``, in a tree of ``WIDE``.
+    """Parameters at which the last hidden layer of ``net`` has ``width`` units; ``width`` may be traced.
 
     Weights out of it are normal with deviation 1 / sqrt(width). The other units are zero with all weights into and out
     of them, a point where their gradients vanish: gradient descent and Adam leave them there.
     """
     leaves, tree = jax.tree.flatten(net.init(key))
     b1, w1, b2, w2, b3, w3 = leaves
-    alive = jnp.arange(WIDE) < width
-    w2, w3 = jnp.where(alive, w2, 0), jnp.where(alive[:, None], w3 * jnp.sqrt(WIDE / width), 0)
+    units = w3.shape[0]
+    alive = jnp.arange(units) < width
+    w2, w3 = jnp.where(alive, w2, 0), jnp.where(alive[:, None], w3 * jnp.sqrt(units / width), 0)
     return jax.tree.unflatten(tree, [b1, w1, b2, w2, b3, w3])
 
 
@@ -88,17 +91,25 @@ def scenarios(setup: Setup, key: Array) -> dict[str, Array]:
     ``miss`` (prompts): KL of the scenario's law from the network's after pretraining. ``own_scores`` and ``scores``
     (prompts, responses): see ``scores``. For each training (``dpo``: Adam, ``descent``: gradient descent on the same
     loss, ``likelihood``: Adam on the chosen alone), means over prompts along training, (records): ``_chosen`` and
-    ``_rejected`` log-probabilities, ``_unseen`` probability of all others, of which ``_never`` is never listed;
-    ``_winner`` (prompts): the role of the most probable response at the end, as in ``ROLES``; ``_lowest`` (prompts):
-    how far the chosen log-probability ends below its highest record.
+    ``_rejected`` log-probabilities, ``_unseen`` probability of all others, of which ``_never`` is never listed.
+    They are kept at ``step`` (records). ``_peak``: the highest ``_unseen`` of every ``setup.every`` steps. ``_winner``
+    (prompts): the role of the most probable response at the end, as in ``ROLES``; ``_fall`` (prompts): how far the
+    chosen log-probability ends below its highest.
     """
     keys = jax.random.split(key, setup.network_seeds)
     wanted = jnp.asarray(np.stack([laws(scenario) for scenario in SCENARIOS.values()]))
-    shape = len(WIDTHS), len(SCENARIOS), setup.network_seeds
+    shape = len(WIDTHS), len(wanted), len(keys)
     width, scenario, seed = (index.reshape(-1) for index in np.indices(shape))
     models = jnp.array(WIDTHS)[width], wanted[scenario], keys[seed]
     found = jax.lax.map(partial(_run, setup, one_hot_network()), models, batch_size=BATCH)
-    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+    found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+    return found | {"step": jnp.asarray(setup.every * kept(setup))}
+
+
+def kept(setup: Setup) -> np.ndarray:
+    """Which of the records, one every ``setup.every`` steps, are returned: about 40, dense at first."""
+    last = setup.dpo_steps // setup.every
+    return np.unique(np.round(np.geomspace(1, last + 1, 48)).astype(int)) - 1
 
 
 def _run(setup: Setup, net: Network, model: tuple[Array, Array, Array]) -> dict[str, Array]:
@@ -138,20 +149,22 @@ def _run(setup: Setup, net: Network, model: tuple[Array, Array, Array]) -> dict[
             loss, reference, steps=setup.dpo_steps, learning_rate=rate, optimizer=optimizer,
             record=log_probs, every=setup.every,
         )  # fmt: skip
-        found |= {f"{name}_{what}": x for what, x in summary(run.history).items()}
+        found |= {f"{name}_{what}": x for what, x in summary(run.history, kept(setup)).items()}
     return found
 
 
-def summary(log_probs: Array) -> dict[str, Array]:
+def summary(log_probs: Array, kept: np.ndarray) -> dict[str, Array]:
     """What ``scenarios`` says of one training, from log-probabilities (records, prompts, responses)."""
-    mass = jnp.einsum("tpk,rpk->rtp", jnp.exp(log_probs), jnp.asarray(np.arange(len(ROLES))[:, None, None] == ROLE, float))
     chosen, rejected = (jnp.sum(jnp.where(ROLE == role, log_probs, 0), axis=-1) for role in (0, 1))
+    mass = [jnp.sum(jnp.where(ROLE == role, jnp.exp(log_probs), 0), axis=-1) for role in (2, 3, 4)]
+    unseen = jnp.mean(sum(mass), axis=-1)
     return {
-        "chosen": jnp.mean(chosen, axis=-1),
-        "rejected": jnp.mean(rejected, axis=-1),
-        "unseen": jnp.mean(jnp.sum(mass[2:], axis=0), axis=-1),
-        "never": jnp.mean(mass[-1], axis=-1),
-        "winner": jnp.asarray(ROLE)[jnp.arange(PROMPTS), jnp.argmax(log_probs[-1], axis=-1)],
+        "chosen": jnp.mean(chosen, axis=-1)[kept],
+        "rejected": jnp.mean(rejected, axis=-1)[kept],
+        "unseen": unseen[kept],
+        "never": jnp.mean(mass[-1], axis=-1)[kept],
+        "peak": jnp.max(unseen),
+        "winner": jnp.asarray(ROLE)[np.arange(PROMPTS), jnp.argmax(log_probs[-1], axis=-1)],
         "fall": jnp.max(chosen, axis=0) - chosen[-1],
     }
 
