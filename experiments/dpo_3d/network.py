@@ -25,6 +25,7 @@ from sandbox.policies import Network, network
 PROMPTS, RESPONSES = 4, 10
 WIDTHS = (64, 4, 3, 2)  # units of the shared layer; laws that favour different responses need PROMPTS - 1
 ADAM, DESCENT = 1e-3, 0.1  # learning rates of the preference training
+SWEEP = jnp.float32  # trends over many runs, in half the time
 BATCH = 8  # models side by side: with Adam's moments they fit into a processor's cache
 
 
@@ -94,13 +95,13 @@ def scenarios(setup: Setup, key: Array) -> dict[str, Array]:
     ``_rejected`` log-probabilities, ``_unseen`` probability of all others, of which ``_never`` is never listed.
     They are kept at ``step`` (records). ``_peak``: the highest ``_unseen`` of every ``setup.every`` steps. ``_winner``
     (prompts): the role of the most probable response at the end, as in ``ROLES``; ``_fall`` (prompts): how far the
-    chosen log-probability ends below its highest.
+    chosen log-probability ends below its highest. In float32.
     """
     keys = jax.random.split(key, setup.network_seeds)
     wanted = jnp.asarray(np.stack([laws(scenario) for scenario in SCENARIOS.values()]))
     shape = len(WIDTHS), len(wanted), len(keys)
     width, scenario, seed = (index.reshape(-1) for index in np.indices(shape))
-    models = jnp.array(WIDTHS)[width], wanted[scenario], keys[seed]
+    models = jnp.array(WIDTHS)[width], wanted[scenario].astype(SWEEP), keys[seed]
     found = jax.lax.map(partial(_run, setup, one_hot_network()), models, batch_size=BATCH)
     found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
     return found | {"step": jnp.asarray(setup.every * kept(setup))}
@@ -115,7 +116,8 @@ def kept(setup: Setup) -> np.ndarray:
 def _run(setup: Setup, net: Network, model: tuple[Array, Array, Array]) -> dict[str, Array]:
     """One model: pretraining, then each way of training from there."""
     width, law, key = model
-    inputs, contrast = jnp.eye(PROMPTS), jnp.asarray(CONTRAST)
+    inputs, contrast = jnp.eye(PROMPTS, dtype=law.dtype), jnp.asarray(CONTRAST, law.dtype)
+    initial = jax.tree.map(lambda x: x.astype(law.dtype), start(net, key, width))
 
     def log_probs(params: Any) -> Array:
         return jax.nn.log_softmax(net.apply(params, inputs))
@@ -126,9 +128,7 @@ def _run(setup: Setup, net: Network, model: tuple[Array, Array, Array]) -> dict[
     def mean_miss(params: Any) -> Array:
         return jnp.mean(miss(params))
 
-    reference = train(
-        mean_miss, start(net, key, width), steps=setup.pretrain_steps, learning_rate=3e-3, optimizer=optax.adam
-    ).params
+    reference = train(mean_miss, initial, steps=setup.pretrain_steps, learning_rate=3e-3, optimizer=optax.adam).params
     at_start = net.margin(reference, inputs, contrast)
 
     def preference(params: Any) -> Array:
@@ -176,7 +176,8 @@ def scores(net: Network, params: Any) -> tuple[Array, Array]:
     raises the margin of the prompt itself (the first array) or of all prompts together (the second), as DPO's first
     step does. The mean score under the policy then decides: the chosen falls where it exceeds 1 and the margin grows.
     """
-    inputs, contrast = jnp.eye(PROMPTS), jnp.asarray(CONTRAST)
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    inputs, contrast, ones = (jnp.asarray(x, dtype) for x in (np.eye(PROMPTS), CONTRAST, np.ones(PROMPTS)))
 
     def along(weights: Array) -> Array:
         direction = jax.grad(lambda p: jnp.sum(weights * net.margin(p, inputs, contrast)))(params)
@@ -184,5 +185,5 @@ def scores(net: Network, params: Any) -> tuple[Array, Array]:
         from_rejected = speed - jnp.sum(jnp.where(ROLE == 1, speed, 0), axis=-1, keepdims=True)
         return from_rejected / jnp.sum(jnp.where(ROLE == 0, from_rejected, 0), axis=-1, keepdims=True)
 
-    own = jax.vmap(along)(jnp.eye(PROMPTS))[jnp.arange(PROMPTS), jnp.arange(PROMPTS)]
-    return own, along(jnp.ones(PROMPTS))
+    own = jax.vmap(along)(inputs)[np.arange(PROMPTS), np.arange(PROMPTS)]
+    return own, along(ones)
