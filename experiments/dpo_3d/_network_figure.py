@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.dpo_3d.network import SCENARIOS, WIDTHS
 from experiments.dpo_3d.setup import Setup
@@ -15,7 +16,7 @@ from experiments.dpo_3d.setup import Setup
 Measured = Mapping[str, Mapping[str, np.ndarray]]
 
 # Colour-blind safe (Okabe and Ito), of different lightness in grey; each with a dash of its own.
-CURVES = {
+CURVES: dict[str, dict[str, Any]] = {
     "chosen": {"color": "#0072B2", "ls": "-"},
     "rejected": {"color": "#D55E00", "ls": "--"},
     "unseen": {"color": "#555555", "ls": "-."},
@@ -51,8 +52,8 @@ def scenarios_figure(setup: Setup, measured: Measured) -> Figure:
     labels = ("table", *(f"{width} shared units" for width in SHOWN))
     for ax, label in zip(axes[:, 0], labels, strict=True):
         ax.set_ylabel(f"{label}\nprobability", fontsize=8)
-    handles = [plt.Line2D([], [], lw=2, **style) for style in CURVES.values()]  # type: ignore[attr-defined]
-    handles.append(plt.Line2D([], [], color="black", lw=0.9, ls=":"))  # type: ignore[attr-defined]
+    handles = [Line2D([], [], lw=2, **style) for style in CURVES.values()]
+    handles.append(Line2D([], [], color="black", lw=0.9, ls=":"))
     names = ["chosen", "rejected", "all others (unseen)", "most that a table lets the unseen have"]
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure
