@@ -14,7 +14,7 @@ from experiments._flags import quick_values
 from experiments.dpo_3d import network as toy
 from experiments.dpo_3d.setup import Setup
 from sandbox.algebra import log_softmax, sigmoid
-from sandbox.dynamics import flow, log_times, train
+from sandbox.dynamics import descent, flow, log_times, train
 from sandbox.losses import PairLogProbs, dpo
 from sandbox.policies import Network, network
 from tests.tolerances import Tolerance, assert_close, golden
@@ -138,6 +138,48 @@ def test_scores_give_the_first_step_of_a_network(width):
     assert_close(rate[ROWS, ROWS], margin * (1 - jnp.sum(pi * scores, axis=-1)), close)
     alone = margin * (1 - jnp.sum(pi * own, axis=-1))  # without what the other prompts do to this one
     assert not close.allows(rate[ROWS, ROWS], alone)
+
+
+# -- why narrow layers leak for so long: prompts that share nearly all of their features -----------------------------
+
+SHARED = jnp.concatenate(
+    [jnp.ones((4, 1)), jnp.sqrt(0.02) * jnp.eye(4)], axis=1
+)  # one common feature, a little of its own
+
+
+def nearly_shared(theta, reference, beta):
+    return loss(LINEAR, theta, reference, beta)
+
+
+def likelihood_nearly_shared(theta):
+    return -jnp.mean(log_softmax(SHARED @ theta)[ROWS, ROWS])
+
+
+LINEAR = Network(
+    lambda key: None, lambda theta, x: SHARED @ theta, lambda theta, x, c: jnp.sum(c * (SHARED @ theta), -1)
+)
+SHARED_DPO, SHARED_LIKELIHOOD = descent(nearly_shared), descent(likelihood_nearly_shared)
+
+
+def test_dpo_leaves_the_mass_with_the_other_prompts_chosen_and_likelihood_does_not():
+    """All four prompts gain margin together, so that dispersal costs DPO nothing: it falls as a small power of time.
+
+    With a share eps of its own features the score of another prompt's chosen is 1 - eps / (2 + 2 eps), and the law of
+    one number gives its mass at every margin.
+    """
+    eps, beta, start, times = 0.02, 0.1, jnp.zeros((5, 10)), log_times(1e4, 60)
+    gain = 1 - eps / (2 + 2 * eps)
+    assert_close(toy.scores(LINEAR, start)[1], np.array([1, 0, gain, 1 - gain, 0.5])[toy.ROLE])
+    log_probs = log_softmax(SHARED @ flow(SHARED_DPO, start, times, (jnp.zeros(4), beta), log_time=True)[-1])
+    chosen, rejected = log_probs[ROWS, ROWS], log_probs[ROWS, 4 + ROWS]
+    integrated = Tolerance(1e-5, 1e-5, "Runge-Kutta of fourth order, 16 steps between two times")
+    others = log_probs[ROWS, (ROWS + 1) % 4]
+    assert_close(others - chosen, (chosen - rejected) * (gain - 1), integrated)
+    u = beta * (chosen - rejected)
+    assert_close(u + jnp.exp(u), np.full(4, 1 + beta**2 * (2 + 2 * eps) / 4 * 1e4), integrated)
+    likelihood = log_softmax(SHARED @ flow(SHARED_LIKELIHOOD, start, times, log_time=True)[-1])
+    assert jnp.all(jnp.exp(chosen) < 0.4) and jnp.all(jnp.exp(rejected) < 1e-4)
+    assert jnp.all(jnp.exp(likelihood[ROWS, ROWS]) > 0.9)
 
 
 # -- the four scenarios ------------------------------------------------------------------------------------------------
