@@ -232,33 +232,52 @@ def suffix_features(length: int, overlap: Any) -> Array:
 
 
 class Network(NamedTuple):
-    """``init(key)`` gives parameters, ``apply(params, inputs (..., inputs))`` logits (..., outputs); both are pure."""
+    """Pure functions: ``init(key)`` gives parameters, ``apply(params, inputs (..., inputs))`` logits (..., outputs).
+
+    ``margin(params, inputs (N, inputs), contrast (N, outputs))`` (N,) are the sums of contrast times logits: where the
+    rows of contrast add to zero, differences of log-probabilities. In the first and the last layer weights only meet
+    data, which models share: ``jax.vmap`` over the parameters of many models folds them into one matrix product. Sweep
+    with ``jax.lax.map(run, models, batch_size=64)``, whose batches fit into a processor's cache.
+    """
 
     init: Callable[[Array], Any]
     apply: Callable[[Any, Array], Array]
+    margin: Callable[[Any, Array, Array], Array]
 
 
-def network(inputs: int, outputs: int, *, hidden: int = 64, scale: float = 1) -> Network:
-    """One hidden layer of ``hidden`` tanh units, biases zero at the start.
+def network(inputs: int, outputs: int, *, hidden: int | tuple[int, ...] = 64, scale: float = 1) -> Network:
+    """Hidden layers of ``hidden`` tanh units, first to last (a number: one layer), biases zero at the start.
 
-    Weights start normal with standard deviation ``scale`` / sqrt(inputs) in the first layer and 1 / sqrt(hidden) in the
-    second. Make it once and use it many times: each call makes functions that compile anew.
+    Weights start normal with standard deviation 1 / sqrt(units of the layer before), in the first layer ``scale`` /
+    sqrt(inputs). Make it once and use it many times: each call makes functions that compile anew.
     """
     from flax import nnx  # 2 seconds to import, and few need it
 
-    for name, size in (("inputs", inputs), ("outputs", outputs), ("hidden", hidden)):
+    widths = hidden if isinstance(hidden, tuple) else (hidden,)
+    for name, size in (("inputs", inputs), ("outputs", outputs), *(("hidden", width) for width in widths)):
         whole(name, size)
+    deviations = (scale / inputs**0.5, *(width**-0.5 for width in widths))
 
     def build(key: Array) -> tuple[Any, Any]:
         rngs, dtype, normal = nnx.Rngs(key), jnp.result_type(float), nnx.initializers.normal
-        first = nnx.Linear(inputs, hidden, kernel_init=normal(scale / inputs**0.5), param_dtype=dtype, rngs=rngs)
-        second = nnx.Linear(hidden, outputs, kernel_init=normal(hidden**-0.5), param_dtype=dtype, rngs=rngs)
-        return nnx.split(nnx.Sequential(first, jnp.tanh, second))
+        layers: list[Any] = []
+        for before, after, deviation in zip((inputs, *widths), (*widths, outputs), deviations, strict=True):
+            layers += [nnx.Linear(before, after, kernel_init=normal(deviation), param_dtype=dtype, rngs=rngs), jnp.tanh]
+        return nnx.split(nnx.Sequential(*layers[:-1]))
+
+    def margin(params: Any, inputs: Array, contrast: Array) -> Array:
+        leaves = jax.tree.leaves(params)  # bias and weights of each layer
+        units = inputs.T  # the N inputs on the last axis: folded models then stay contiguous
+        for bias, weights in zip(leaves[:-2:2], leaves[1:-2:2], strict=True):
+            units = jnp.tanh(weights.T @ units + bias[:, None])
+        bias, weights = leaves[-2:]
+        return jnp.sum(units * (weights @ contrast.T), axis=0) + contrast @ bias
 
     graph, _ = build(jax.random.key(0))
     return Network(
         init=lambda key: build(key)[1],
         apply=lambda params, inputs: nnx.merge(graph, params)(inputs),
+        margin=margin,
     )
 
 

@@ -300,6 +300,52 @@ def test_network_is_pure_and_vmaps_over_seeds():
     assert not np.allclose(logits[0], logits[1])
 
 
+def test_network_with_several_hidden_layers():
+    """4-64-3-10: logits by hand from the parameters, deviations 1 / sqrt(fan-in), ``scale`` in the first layer only."""
+    net = policies.network(4, 10, hidden=(64, 3), scale=2)
+    params = net.init(jax.random.key(1))
+    b1, w1, b2, w2, b3, w3 = leaves = jax.tree.leaves(params)
+    assert [leaf.shape for leaf in leaves] == [(64,), (4, 64), (3,), (64, 3), (10,), (3, 10)]
+    for weights, deviation in ((w1, 1), (w2, 1 / 8), (w3, 3**-0.5)):
+        error = Tolerance(4 / np.sqrt(2 * weights.size), 0, "four standard errors of a sample's standard deviation")
+        assert_close(jnp.std(weights), deviation, error)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1, params)  # biases too
+    b1, w1, b2, w2, b3, w3 = jax.tree.leaves(moved)
+    x = jax.random.normal(jax.random.key(2), (5, 4))
+    units = jnp.tanh(jnp.tanh(x @ w1 + b1[None]) @ w2 + b2[None])
+    assert_close(net.apply(moved, x), units @ w3 + b3[None])
+
+
+def test_one_hidden_layer_has_the_same_bits_as_a_tuple_of_one():
+    one, several = (policies.network(5, 3, hidden=hidden).init(jax.random.key(3)) for hidden in (7, (7,)))
+    assert jax.tree.structure(one) == jax.tree.structure(several)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, one, several))
+
+
+@pytest.mark.parametrize("hidden", [6, (6, 2), (5, 4, 3)])
+def test_margin_of_a_network_is_a_difference_of_log_probabilities(hidden):
+    """With its gradient, under vmap over models too; and a contrast that does not add to zero contrasts logits."""
+    net = policies.network(3, 4, hidden=hidden)
+    params = jax.vmap(net.init)(jax.random.split(jax.random.key(4), 3))
+    x, chosen, rejected = (
+        jax.random.normal(jax.random.key(5), (5, 3)),
+        jnp.array([0, 1, 2, 3, 0]),
+        3 - jnp.arange(5) % 2,
+    )
+    contrast = jax.nn.one_hot(chosen, 4) - jax.nn.one_hot(rejected, 4)
+
+    def by_log_probs(params):
+        log_probs = log_softmax(net.apply(params, x))
+        return log_probs[jnp.arange(5), chosen] - log_probs[jnp.arange(5), rejected]
+
+    assert_close(jax.vmap(net.margin, (0, None, None))(params, x, contrast), jax.vmap(by_log_probs)(params))
+    found = jax.vmap(jax.jacrev(lambda p: net.margin(p, x, contrast)))(params)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(jax.vmap(jax.jacrev(by_log_probs))(params)), strict=True):
+        assert_close(a, b)
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    assert_close(net.margin(first, x, jax.nn.one_hot(chosen, 4)), net.apply(first, x)[jnp.arange(5), chosen])
+
+
 @given(st.lists(st.integers(0, V - 1), min_size=T, max_size=T), st.integers(0, T - 1))
 def test_network_sees_the_past_only(tokens, k):
     """Inputs up to position k do not depend on token k, and those of the next do."""
@@ -327,6 +373,7 @@ def test_flax_is_imported_by_networks_only():
         (lambda: policies.suffix_features(2, 1.5), "overlap = 1.5"),
         (lambda: policies.network(3, 0), "outputs = 0"),
         (lambda: policies.network(3, 2, hidden=True), "hidden = True"),
+        (lambda: policies.network(3, 2, hidden=(4, 0)), "hidden = 0"),
     ],
 )
 def test_errors_name_the_argument(call, message):

@@ -103,7 +103,7 @@ def _rates(setup: Setup, found: Found) -> Iterator[Check]:
         yield measured(rates.rates_in_a_table, np.array(fitted), theory, 2e-3, logs)
     late = m["control_time"] > 1e6
     control = [log_log_slope(m["control_time"][late], np.exp(m["control"][late, k])).slope for k in (1, 2, 3, 4)]
-    slow = "e^-z grows like t^(1/K) and keeps its differences: they bend the exponent by t^(-1/K) / K, at t = 1e6 and K = 5"
+    slow = "e^-z grows like t^(1/K), its differences stay: they bend the exponent by t^(-1/K) / K, t = 1e6, K = 5"
     yield measured(rates.clock_of_cross_entropy, np.array(control), -np.ones(4), 1e6**-0.2 / 5, slow)
     levels = {"z": m["control"], "w": W, "i": 1, "j": 2}
     yield drift(rates.cross_entropy_levels_the_others, m["control_time"], tolerance=1e-5, why=RK4, **_shifted(levels))

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from experiments.dpo_3d.linear import KNOBS
 from experiments.dpo_3d.mends import KAPPA, RECIPES
-from experiments.dpo_3d.setup import Setup
-from experiments.dpo_3d.table import SCENARIOS, L, W
+from experiments.dpo_3d.setup import SCENARIOS, Setup
+from experiments.dpo_3d.table import L, W
 
 Measured = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -84,10 +84,10 @@ def betas(setup: Setup, measured: Measured) -> Figure:
     figure, axes = plt.subplots(2, len(m["time"]), figsize=(8.2, 4.6), sharex=True, sharey="row")
     unseen = np.exp(m["log_probs"][..., 2:]).sum(axis=-1)
     for column, time in enumerate(m["time"]):
-        for k, name in enumerate(SCENARIOS):
+        for k, scenario in enumerate(SCENARIOS.values()):
             colour, style, marker = LOOKS[k]
             look = {"color": colour, "ls": style, "marker": marker, "markevery": (5 * k, 20), "ms": 4}
-            axes[0, column].plot(m["beta_rejected"], unseen[k, :, column], label=name, **look)
+            axes[0, column].plot(m["beta_rejected"], unseen[k, :, column], label=scenario.title, **look)
             axes[1, column].plot(m["beta_rejected"], m["log_probs"][k, :, column, L], **look)
         for ax in axes[:, column]:
             ax.axvline(setup.beta_chosen, color="0.4", lw=0.9, ls=":")
@@ -139,7 +139,7 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
     for x, y, words, colour in (
         (0.8, 6.0, "chosen falls", "#D55E00"),
         (0.25, 4.0, "ideal, unseen rise", "#0B6FA4"),
-        (0.25, 0.35, "ideal, unseen fall", "#0072B2"),
+        (0.25, 0.17, "ideal, unseen fall", "#0072B2"),
         (0.84, 0.16, "rejected rises", "#B36B00"),
     ):
         ax.text(x, y, words, color=colour, ha="center", fontweight="bold", bbox=BOX)
@@ -216,9 +216,9 @@ def losses(setup: Setup, measured: Measured) -> Figure:
         (axes[1], "share", "D2: share of suppression", 0.5),
         (axes[2], "dispersion", "D3: rise of the unseen (nats)", 0),
     ):
-        for k, scenario in enumerate(SCENARIOS):
+        for k, scenario in enumerate(SCENARIOS.values()):
             colour, _, marker = LOOKS[k]
-            ax.plot(m[name][:, k], place + 0.21 - 0.14 * k, ls="", marker=marker, ms=5, color=colour, label=scenario)
+            ax.plot(m[name][:, k], place + 0.21 - 0.14 * k, ls="", marker=marker, ms=5, color=colour, label=scenario.title)
         ax.axvline(threshold, color="black", lw=1, ls="--")
         ax.set(title=title)
         ax.grid(axis="y", visible=False)

@@ -12,7 +12,7 @@ from jax import Array
 
 from experiments.dpo_3d.linear import score_loss
 from experiments.dpo_3d.setup import Setup
-from experiments.dpo_3d.table import SCENARIOS, START, L, W, law_of, unseen_mass
+from experiments.dpo_3d.table import START, L, W, laws, unseen_mass
 from sandbox import losses
 from sandbox.dynamics import descent, flow, log_times
 from sandbox.losses import response_pair
@@ -110,13 +110,12 @@ def sweep(setup: Setup, key: Array) -> dict[str, Array]:
     del key
     betas = jnp.logspace(-2, 0, 61)
     times = jnp.array([0.0, 100.0, 1_000.0, 100_000.0])
-    laws = jnp.log(jnp.asarray(np.stack([law_of(name) for name in SCENARIOS])))
 
     def one(z: Array, beta: Array) -> Array:
         states = flow(flex_flow, z, times, (z, setup.beta_chosen, beta), substeps=128, log_time=True)
         return jax.nn.log_softmax(states)[1:]
 
-    found = jax.vmap(lambda z: jax.vmap(partial(one, z))(betas))(laws)
+    found = jax.vmap(lambda z: jax.vmap(partial(one, z))(betas))(jnp.log(laws()))
     return {"beta_rejected": betas, "time": times[1:], "log_probs": found}
 
 
@@ -172,7 +171,6 @@ def three_ds(setup: Setup, key: Array) -> dict[str, Array]:
     far. ``fall``: of the chosen below its peak. ``dispersion``: log of the largest unseen mass over its start.
     """
     del key
-    laws = jnp.log(jnp.asarray(np.stack([law_of(name) for name in SCENARIOS])))
     times = log_times(setup.last, 121)
     pushes = [descent(partial(_loss_in_a_table, loss)) for loss in _recipes(setup).values()]
 
@@ -182,7 +180,7 @@ def three_ds(setup: Setup, key: Array) -> dict[str, Array]:
     def one(which: Array, z: Array) -> Array:
         return jax.nn.log_softmax(flow(field, z, jnp.asarray(times), (z, which), log_time=True))
 
-    each = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.arange(len(pushes)), laws)
+    each = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.arange(len(pushes)), jnp.log(laws()))
     log_probs = jnp.moveaxis(each, 2, 0)  # time first
     moved = log_probs[-1, ..., :2] - log_probs[0, ..., :2]
     return {

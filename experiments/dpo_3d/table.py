@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.dpo_3d.setup import Setup
+from experiments.dpo_3d.setup import SCENARIOS, Setup
 from sandbox import losses
 from sandbox.algebra import flow_margin, log_sigmoid, onehot
 from sandbox.dynamics import descent, flow, log_times, train
@@ -21,22 +21,17 @@ from theory.dpo_3d.softmax import peak_time, return_time
 START = (0.05, 0.4, 0.3, 0.15, 0.1)  # chosen, rejected and three unseen responses: the chosen off-policy
 W, L = 0, 1
 
-# Probabilities of chosen and rejected at the start, of ten responses; the others share the rest, but for one peak.
-SCENARIOS: dict[str, tuple[float, float, float]] = {
-    "both on-policy": (0.4, 0.4, 0.0),
-    "chosen off-policy": (0.02, 0.8, 0.0),
-    "rejected off-policy": (0.8, 0.02, 0.0),
-    "both off-policy": (0.02, 0.02, 0.7),
-}
 RESPONSES = 10
 
 
-def law_of(scenario: str) -> np.ndarray:
-    """The starting law (10,) of a scenario: chosen, rejected, the peak if there is one, the others equal."""
-    chosen, rejected, peak = SCENARIOS[scenario]
-    law = np.array([chosen, rejected] + [peak] * bool(peak))
-    rest = RESPONSES - len(law)
-    return np.concatenate([law, np.full(rest, (1 - law.sum()) / rest)])
+def laws() -> np.ndarray:
+    """The starting laws (scenarios, 10): chosen, rejected, the peak if there is one, the others equal."""
+    found = []
+    for scenario in SCENARIOS.values():
+        named = [x for x in scenario[1:] if x is not None]
+        rest = RESPONSES - len(named)
+        found.append([*named, *[(1 - sum(named)) / rest] * rest])
+    return np.array(found)
 
 
 def table_loss(z: Array, z0: Array, beta: Any) -> Array:
@@ -185,8 +180,7 @@ def reward_model(setup: Setup, key: Array) -> dict[str, Array]:
 def scenarios_in_a_table(setup: Setup, key: Array) -> dict[str, Array]:
     """The four scenarios (scenarios, T, V): DPO in closed form, and cross-entropy on the chosen integrated."""
     del key
-    laws = jnp.asarray(np.stack([law_of(name) for name in SCENARIOS]))
-    start = jnp.log(laws)
+    start = jnp.log(jnp.asarray(laws()))
     times = jnp.asarray(log_times(2_000.0, 201))
     path = jax.vmap(lambda z: jax.vmap(partial(closed_form, z, setup.beta))(times))(start)
     control = jax.vmap(lambda z: flow(likelihood_flow, z, times, log_time=True))(start)

@@ -1,0 +1,1 @@
+"""DPO's 3D-properties, simulated."""
