@@ -27,23 +27,21 @@ SHOWN = (WIDTHS[0], 3)  # wide, and the narrowest layer that can hold the laws
 def scenarios_figure(setup: Setup, measured: Measured) -> Figure:
     """Probabilities along DPO, one column a scenario; thin lines are seeds, thick ones their mean.
 
-    ``measured["scenarios"]`` is what ``network.scenarios`` gives, and of the table, in closed form: ``time`` (T,),
-    the probabilities ``tabular`` (scenarios, 3, T) of the chosen, the rejected and all others, and ``bound``
-    (scenarios,), the most that the others can have along it, drawn as a dotted line in every row.
+    The table's are in closed form; the most that the unseen can have there is a dotted line in every row.
     """
-    found = measured["scenarios"]
+    found, table_ = measured["scenarios"], measured["scenarios in a table"]
     figure, axes = plt.subplots(1 + len(SHOWN), len(SCENARIOS), figsize=(7.8, 5.4), sharey=True, sharex="row")
     for column, scenario in enumerate(SCENARIOS.values()):
         table, *networks = axes[:, column]
-        for values, style in zip(found["tabular"][column], CURVES.values(), strict=True):
-            table.plot(1 + found["time"], values, lw=2, **style)
+        for values, style in zip(table_["probabilities"][column], CURVES.values(), strict=True):
+            table.plot(1 + table_["time"], values, lw=2, **style)
         for ax, width in zip(networks, SHOWN, strict=True):
             of = WIDTHS.index(width), column
             for values, style in zip(_probabilities(found, of), CURVES.values(), strict=True):
                 ax.plot(1 + found["step"], values.T, lw=0.6, alpha=0.45, **{**style, "ls": "-"})
                 ax.plot(1 + found["step"], values.mean(axis=0), lw=2, **style)
         for ax in axes[:, column]:
-            ax.axhline(found["bound"][column], color="black", lw=0.9, ls=":")
+            ax.axhline(table_["bound"][column], color="black", lw=0.9, ls=":")
             ax.set(xscale="log", ylim=(-0.03, 1.03))
             ax.minorticks_off()
         table.set_title(scenario.title, fontsize=9)
@@ -56,6 +54,22 @@ def scenarios_figure(setup: Setup, measured: Measured) -> Figure:
     handles.append(Line2D([], [], color="black", lw=0.9, ls=":"))
     names = ["chosen", "rejected", "all others (unseen)", "most that a table lets the unseen have"]
     figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def run_figure(setup: Setup, measured: Measured) -> Figure:
+    """The run of the command line: log-probabilities of the pair and unseen mass along training, a line a seed."""
+    found = measured["one run"]
+    figure, (ax, right) = plt.subplots(1, 2, figsize=(7.4, 3.0), width_ratios=(1.2, 1))
+    for name, panel in (("chosen", ax), ("rejected", ax), ("unseen", right)):
+        style = CURVES[name]
+        panel.plot(found["step"], found[name].T, lw=0.6, alpha=0.5, **{**style, "ls": "-"})
+        panel.plot(found["step"], found[name].mean(axis=0), lw=2, **style)
+        at = (0.96, found[name].mean(axis=0)[-1])
+        panel.annotate(name, at, xycoords=("axes fraction", "data"), xytext=(0, 9), textcoords="offset points",
+                       ha="right", color=style["color"])  # fmt: skip
+    ax.set(xlabel="step", ylabel="log-probability (nats)", title="the pair, mean over prompts")
+    right.set(xlabel="step", ylabel="probability", ylim=(-0.03, 1.03), title="all other responses")
     return figure
 
 

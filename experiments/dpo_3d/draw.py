@@ -218,7 +218,8 @@ def losses(setup: Setup, measured: Measured) -> Figure:
     ):
         for k, scenario in enumerate(SCENARIOS.values()):
             colour, _, marker = LOOKS[k]
-            ax.plot(m[name][:, k], place + 0.21 - 0.14 * k, ls="", marker=marker, ms=5, color=colour, label=scenario.title)
+            ax.plot(m[name][:, k], place + 0.21 - 0.14 * k, ls="", marker=marker, ms=5, color=colour,
+                    label=scenario.title)  # fmt: skip
         ax.axvline(threshold, color="black", lw=1, ls="--")
         ax.set(title=title)
         ax.grid(axis="y", visible=False)

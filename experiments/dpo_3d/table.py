@@ -184,7 +184,16 @@ def scenarios_in_a_table(setup: Setup, key: Array) -> dict[str, Array]:
     times = jnp.asarray(log_times(2_000.0, 201))
     path = jax.vmap(lambda z: jax.vmap(partial(closed_form, z, setup.beta))(times))(start)
     control = jax.vmap(lambda z: flow(likelihood_flow, z, times, log_time=True))(start)
-    return {"time": times, "log_probs": path, "control": jax.nn.log_softmax(control)}
+    p = jnp.exp(path)
+    chosen, rejected = jnp.exp(start[:, W]), jnp.exp(start[:, L])
+    apart = jnp.maximum(jnp.sqrt(rejected) - jnp.sqrt(chosen), 0)  # 0: the unseen never rise
+    return {
+        "time": times,
+        "log_probs": path,
+        "probabilities": jnp.stack([p[..., W], p[..., L], unseen_mass(path)], axis=1),
+        "bound": unseen_mass(start) / (1 - apart**2),
+        "control": jax.nn.log_softmax(control),
+    }
 
 
 STAGES = {
