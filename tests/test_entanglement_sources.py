@@ -249,7 +249,7 @@ def test_trends_of_the_sentiment_network():
     from experiments.entanglement.sentiment import MENDS, SUFFIXES, sentiment
     from experiments.entanglement.setup import Setup
 
-    setup = Setup(seeds=2, every=20)  # the numbers of the quick run: the same compiled program
+    setup = Setup(seeds=2, every=20)  # the full task; both calls are one compiled program
     halves = [sentiment(setup, jax.random.key(seed)) for seed in (0, 1)]
     found = {k: jnp.concatenate([half[k] for half in halves], axis=1) for k in ("chosen", "rejected", "cosine")}
     names = [*SUFFIXES, *MENDS]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mpmath as mp
@@ -60,6 +57,7 @@ from tests.formulas import (
     x,
     y,
 )
+from theory.proof import _time_limit
 
 X = REALS["x"]
 
@@ -327,22 +325,6 @@ def test_what_may_be_negative_gets_no_sign(what):
 # -- random formulas ---------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def at_most(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError when the time is over: some random formulas are too large to expand."""
-
-    def ring(*_: Any) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def agree(found: mp.mpf, expected: mp.mpf) -> bool:
     return abs(found - expected) <= mp.mpf(10) ** -15 * (1 + abs(found) + abs(expected))
 
@@ -355,7 +337,7 @@ def test_random_formulas_keep_their_value_and_get_no_wrong_verdict(chunk):
         expr = read(lambda seed=seed: RandomFormula(seed).scalar(3))
         here = values(expr, random.Random(seed), 3)
         try:
-            with at_most(2):
+            with _time_limit(2):  # some are too large to expand
                 form, zero = normal(expr), is_zero(expr)
                 signs = {sign: (never_negative(sign * expr), always_positive(sign * expr)) for sign in (1, -1)}
         except TimeoutError:

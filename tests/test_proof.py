@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
+import time
 
 import jax.numpy as jnp
 import pytest
 
 from sandbox.algebra import dot, exp, kl, log, onehot, relu, softmax, sqrt, stack, total
 from tests.engine import counterexample_on_arrays, stated
-from theory.proof import Checked, EmptyClaim, Proved, Refuted, Undecided, holds, prove
+from theory.proof import Checked, EmptyClaim, Proved, Refuted, Undecided, _time_limit, holds, prove
 from theory.statement import (
     All,
     AtMost,
@@ -256,9 +258,44 @@ def test_claim_with_equal_sides_is_empty(claim):
 
 
 def test_no_answer_in_time_is_undecided_and_the_clock_is_put_back():
-    before = signal.getsignal(signal.SIGALRM)
+    before = signal.getsignal(signal.SIGPROF)
     assert prove(EVERY_SIZE["four indices and an array"], seconds=1e-4) == Undecided("no answer within 0.0001 s")
-    assert signal.getsignal(signal.SIGALRM) is before and signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGPROF) is before and signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+
+
+def busy(seconds):
+    """Use that much processor time."""
+    start = time.process_time()
+    while time.process_time() - start < seconds:
+        pass
+
+
+def test_the_time_limit_is_one_of_processor_time():
+    with _time_limit(0.2):
+        time.sleep(0.5)
+    with pytest.raises(TimeoutError), _time_limit(0.1):
+        busy(60)
+
+
+def test_a_time_limit_that_ends_in_a_callback_of_the_collector_is_not_lost():
+    """An error raised there would be printed and forgotten."""
+    calls = []
+
+    def callback(phase, info):
+        calls.append(phase)
+        busy(0.3)
+
+    def collect():
+        gc.collect()
+        busy(60)
+
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(TimeoutError), _time_limit(0.1):
+            collect()
+    finally:
+        gc.callbacks.remove(callback)
+    assert calls[:2] == ["start", "stop"]
 
 
 def test_too_deep_an_expression_is_undecided():

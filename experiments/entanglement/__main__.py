@@ -22,7 +22,7 @@ import numpy as np
 
 from experiments.entanglement import user
 from experiments.entanglement.measure import STAGES
-from experiments.entanglement.sentiment import MENDS, SUFFIXES
+from experiments.entanglement.sentiment import SUFFIXES
 from experiments.entanglement.setup import Setup
 from experiments.harness import Check, Experiment, Verdicts, agrees, along, constant, drift, main, measured, refuted
 from sandbox.measures import Case
@@ -131,7 +131,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     )
     yield "phase_diagram", draw.phase_diagram(setup, found), (
         "Each dot: one small step of a random pair of responses, coloured by what really happened; circles: where each "
-        "loss's training ends, from one starting point (a loss past its kink or target leaves the plane).\n"
+        "loss's training ends, from one starting point (a loss past its kink or target leaves the plane; letters of "
+        "paths that end together hang above the place).\n"
         + says(geometry.chosen_rises_iff_kappa_exceeds_cosine) + "\n"
         + says(geometry.rejected_falls_iff_kappa_is_below_inverse_cosine) + "\n" + says(geometry.case_four_is_empty)
     )  # fmt: skip
@@ -145,7 +146,7 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     )  # fmt: skip
     yield "mends", draw.mends(setup, found), (
         f"Six shared tokens, {setup.dpo_steps} steps; dots are seeds. Masking does not fully mend a network, whose "
-        f"layers are shared; normalising does, slowly ({', '.join(MENDS)}).\n"
+        f"layers are shared; normalising does, slowly.\n"
         + says(models.normalised_gradients_never_entangle) + "\n" + says(models.mask_leaves_the_contrast)
     )  # fmt: skip
 

@@ -54,7 +54,8 @@ def cosines(setup: Setup, measured: Measured) -> Figure:
         ax.fill_between(steps, values.min(axis=0), values.max(axis=0), color=line.get_color(), alpha=0.15, lw=0)
         _label(ax, steps[-1], values.mean(axis=0)[-1], _shared(suffix), line.get_color())
     ax.axhline(0, color="0.5", lw=0.8, ls="-")
-    ax.set(xlabel="step of DPO", ylabel="cosine of the gradients", ylim=(-1, 1), xlim=(0, steps[-1] * 1.28))
+    ax.set(xlabel="step of DPO", ylabel="cosine of the gradients", ylim=(-1, 1), xlim=(0, steps[-1] * 1.28),
+           xticks=np.linspace(0, steps[-1], 6))  # fmt: skip
     return figure
 
 
@@ -99,12 +100,17 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
         end = np.clip(np.where(np.isfinite(k[last]), k[last], high), low, high * 0.94), c[last]
         x, y = np.log10(end[0]), end[1]
         while any(abs(x - u) < 0.055 and abs(y - v) < 0.055 for u, v in taken):
-            y += 0.06  # letters of paths that end together stand above each other
+            y += 0.06  # letters of paths that end together stand above each other, each on a thread to its end
         taken.append((x, y))
+        if y > end[1]:
+            ax.plot([end[0]] * 2, [end[1], y], color="0.45", lw=0.8, ls=":", zorder=6)
+            ax.plot(*end, color="black", marker=".", ms=4, ls="", zorder=5)
         ax.plot(end[0], y, color="black", marker="o", ms=9, mfc="white", mew=0.8, ls="", zorder=6)
         ax.annotate(letter, (end[0], y), ha="center", va="center", fontsize=7, fontweight="bold", zorder=7)
-    legend = "\n".join(f"{letter}  {name}" for letter, name in zip(LETTERS, PATHS, strict=False))
-    figure.text(0.875, 0.55, legend, fontsize=8, ha="left", va="center", linespacing=1.5)
+    for place, (letter, name) in enumerate(zip(LETTERS, PATHS, strict=False)):  # one by one: on a line, in a column
+        for x, text, weight in ((0.878, letter, "bold"), (0.891, name, "normal")):
+            figure.text(x, 0.78 - 0.032 * place, text, fontsize=8, fontweight=weight, va="baseline",
+                        ha="center" if text == letter else "left")  # fmt: skip
     figure.set_layout_engine("constrained", rect=(0, 0, 0.87, 1))
     box = {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}
     for x, y, case in ((1, -0.6, Case.IDEAL), (0.08, 0.9, Case.BOTH_FALL), (12, 0.9, Case.BOTH_RISE)):
@@ -127,15 +133,16 @@ def n_star(setup: Setup, measured: Measured) -> Figure:
     figure, (ax, right) = plt.subplots(1, 2, figsize=(8.0, 3.5), width_ratios=(1.35, 1))
     shown = np.where(np.isfinite(m["n_star"]), np.clip(m["n_star"], 1, 100), np.nan)
     mesh = ax.pcolormesh(m["overlap"], m["error"], np.log10(shown), cmap="cividis", vmin=0, vmax=2, rasterized=True)
-    lines = ax.contour(m["overlap"], m["error"], np.where(np.isfinite(shown), shown, 1e3), levels=[5, 10, 20, 50],
+    lines = ax.contour(m["overlap"], m["error"], np.where(np.isfinite(shown), shown, 1e3), levels=[5, 10, 20],
                        colors="white", linewidths=1, linestyles="-")  # fmt: skip
     ax.clabel(lines, fmt="%d", fontsize=7)
     ax.plot(m["overlap"], m["overlap"] * setup.rejected_error / 2, color="white", lw=1.6, ls="--")
     ax.annotate("worst", (0.9, 0.45 * setup.rejected_error), xytext=(-4, 5), textcoords="offset points", fontsize=8,
                 color="white", fontweight="bold", ha="right")  # fmt: skip
     ax.text(0.06, 0.66, "never falls", fontsize=9)
-    bar = figure.colorbar(mesh, label="n* (tokens)")
-    bar.set_ticks([0, 1, 2], labels=["1", "10", "100 or more"])
+    bar = figure.colorbar(mesh)
+    bar.set_ticks([0, 1, 2], labels=["1", "10", "≥100"])
+    bar.ax.set_title("n* (tokens)", fontsize=8, loc="left")
     ax.set(xlabel="overlap R of the two responses' features", ylabel="chosen's residual at a suffix token",
            xlim=(0.02, 0.98), ylim=(0.01, 0.79))  # fmt: skip
     ax.grid(False)

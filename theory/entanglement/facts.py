@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from sandbox import losses
-from sandbox.algebra import dot, exp, kl, log, log_sigmoid, log_softmax, sigmoid, softmax, step, tanh
+from sandbox.algebra import dot, exp, kl, log, log_sigmoid, log_softmax, relu, sigmoid, softmax, step, tanh
 from sandbox.losses import PairLogProbs, margin_weights
 from theory.entanglement.losses import HALF, LENGTHS, LOG_PROBS, bell
 from theory.statement import (
@@ -44,7 +44,7 @@ def weights_of(loss, pair, **constants):
     return margin_weights(partial(loss, **constants), pair)
 
 
-# -- F2: losses that stop ----------------------------------------------------------------------------------------------
+# -- F2: losses that stop (a hinge at its kink: its row in the table has the indicator) --------------------------------
 
 
 @theorem(Source("azar2023ipo", "Eq. 17"), r"L'(h) = 2\,(h - 1/2\tau)", claim="F2", h=Real(), tau=Positive())
@@ -106,6 +106,29 @@ def nca_stops_the_chosen(A, B, A0, B0, beta):
     u = beta * (A - A0)
     d_w, _ = weights_of(losses.nca, PairLogProbs(A, B, A0, B0), beta=beta)
     return SameSign(d_w, 2 - 3 * sigmoid(u), factor=beta / 2)  # sigmoid(log 2) = 2/3
+
+
+@theorem(Source("yuan2025entanglement", "ours"), r"d_w \ge 0,\; d_l \ge 0", claim="F2",
+         **LOG_PROBS, **LENGTHS, beta=Positive(), k=Positive())  # fmt: skip
+def the_rest_only_slow_down(A, B, A0, B0, n_w, n_l, beta, k):
+    """R-DPO, SimPO, Flex-DPO, DPO-Positive and BCO have no target: no margin turns either of their pushes round."""
+    r_w, r_l = A - A0, B - B0
+
+    def push(loss, at_w, at_l, **constants):
+        found = weights_of(loss, PairLogProbs(A, B, A0, B0, n_w, n_l), beta=beta, **constants)
+        return [AtMost(0 * d, d, slack=beta * at) for d, at in zip(found, (at_w, at_l), strict=True)]
+
+    priced = sigmoid(-beta * (r_w - r_l) - k * (n_w - n_l))
+    each = sigmoid(k - beta * (A / n_w - B / n_l))
+    raised = sigmoid(-beta * (r_w - r_l - k * relu(-r_w)))
+    flexible = sigmoid(k * r_l - beta * r_w)
+    return All(
+        *push(losses.rdpo, priced, priced, alpha=k),
+        *push(losses.simpo, each / n_w, each / n_l, gamma=k),
+        *push(losses.dpop, (1 + k * step(-r_w)) * raised, raised, lam=k),
+        *push(lambda x, beta: losses.flex_dpo(x, beta_chosen=beta, beta_rejected=k), flexible, k / beta * flexible),
+        *push(losses.bco, sigmoid(-beta * r_w), sigmoid(beta * r_l)),
+    )
 
 
 # -- F3: noisy labels, a brake or a push -------------------------------------------------------------------------------
