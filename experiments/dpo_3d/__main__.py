@@ -7,7 +7,7 @@ the paper's toy network and what it does (run), the slopes beside the true speed
 scenarios (scenarios), two betas (betas), a reward model on the same path (reward_model), a fine-tuning term
 (fine_tuning); what is not in the paper: the one-number law (scores), the phase diagram of the two betas with its fates
 (phase_diagram), the bound on dispersion (triangle), the worst beta (crest), the three D's of every loss (losses).
-Look for: slopes that part by forty orders of magnitude while the speeds stay together.
+Look for: slopes that part by forty orders of magnitude, while the rejected's true speed is the smaller one.
 
 Your own training log: --log FILE.csv with the columns step, chosen, rejected; or: --log example.
 """
@@ -48,6 +48,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     measured = ", ".join(f"{d} {x.mean:.2f} ± {x.standard_error:.2f}" for d, x in zip(("D1", "D2", "D3"), ds.values(),
                                                                                    strict=True))  # fmt: skip
     falls = np.asarray(found["scenarios"]["dpo_fall"])
+    winners = np.asarray(found["scenarios"]["dpo_winner"])[:3]  # two shared units cannot hold four prompts' laws
+    lost, leaked = np.sum(winners != 0), np.sum(winners == network.ROLES.index("chosen of another prompt"))
     yield "run", run_figure(setup, found), (
         f"The paper's toy, {setup.loss} by {setup.optimiser}, start {SCENARIOS[setup.scenario].title}, {setup.width} "
         f"shared units, thin lines {setup.network_seeds} seeds: {measured} (mean and standard error over seeds). In "
@@ -64,7 +66,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     )  # fmt: skip
     yield "scenarios", scenarios_figure(setup, found), (
         "The four scenarios in a table and in the network; the dotted bound holds in a table. Where the shared layer "
-        "is narrow, what the unseen gain is another prompt's chosen response: leakage, not dispersal.\n"
+        f"is narrow mass leaks rather than disperses: of the {lost} prompts whose chosen is not on top at the end "
+        f"(three or more shared units), {leaked} have another prompt's chosen there.\n"
         + says(softmax.unseen_gain_while_the_rejected_leads) + "\n" + says(softmax.dispersion_is_bounded) + "\n"
         + says(stated.cross_entropy_disperses_too)
     )  # fmt: skip

@@ -195,8 +195,8 @@ def crest(setup: Setup, measured: Measured) -> Figure:
         colour, style, marker = LOOKS[k]
         ax.plot(m["beta"], m["margin"][k], color=colour, ls=style, lw=1.8)
         ax.plot(m["some"], m["integrated"][k], ls="", marker=marker, ms=4.5, mfc="white", color=colour)
-        ax.annotate(f"time {time:,.0f}", (m["beta"][20], m["margin"][k, 20]), xytext=(0, 9), color=colour,
-                    textcoords="offset points", fontsize=8)  # fmt: skip
+        ax.annotate(f"time {time:,.0f}", (m["beta"][150], m["margin"][k, 150]), xytext=(-6, 10), color=colour,
+                    textcoords="offset points", ha="right", fontsize=8)  # fmt: skip
     ax.plot(m["beta"], 2 / m["beta"], color="0.35", lw=1.2, ls="-")
     ax.annotate(
         r"$u = \beta g = 2$", (0.024, 80.0), xytext=(8, 0), textcoords="offset points", fontsize=9, color="0.25"

@@ -47,7 +47,7 @@ def knobs(setup: Setup, key: Array) -> dict[str, Array]:
 
     def one(s: Array, z: Array) -> dict[str, Array]:
         theta = flow(score_flow, jnp.zeros(()), times, (s, z, setup.beta), log_time=True)
-        log_probs = jax.nn.log_softmax(z + theta[:, None] * s)
+        log_probs = jax.nn.log_softmax(z[None] + jnp.outer(theta, s))
         return {"margin": theta, "log_probs": log_probs, "mean_score": jnp.exp(log_probs) @ s}
 
     return {"time": times, "scores": scores, "start": start, **jax.vmap(one)(scores, start)}
@@ -73,7 +73,7 @@ def _random_model(setup: Setup, key: Array) -> dict[str, Array]:
         return moved[jnp.array([W, L])]
 
     v = phi[W] - phi[L]
-    scores = (phi - phi[L]) @ v / (v @ v)
+    scores = (phi @ v - phi[L] @ v) / (v @ v)
     pair = response_pair(log_probs(theta), start, W, L)
     g_w, g_l = jax.jacrev(lambda t: log_probs(t)[jnp.array([W, L])])(theta)
     norm_w, norm_l, _ = gradient_products(g_w, g_l)

@@ -128,7 +128,7 @@ def fine_tuning(setup: Setup, key: Array) -> dict[str, Array]:
 
     def one(alpha: Array) -> Array:
         theta = flow(tuned_flow, jnp.zeros(()), times, (scores, start, setup.beta, alpha), log_time=True)
-        return jax.nn.log_softmax(start + theta[:, None] * scores)[:, W]
+        return jax.nn.log_softmax(start[None] + jnp.outer(theta, scores))[:, W]
 
     return {"time": times, "alpha": alphas, "log_chosen": jax.vmap(one)(alphas)}
 
@@ -209,7 +209,7 @@ def stopping(setup: Setup, key: Array) -> dict[str, Array]:
     by_slic = flow(slic, start, times, (start,))
     taus = jnp.logspace(-1.6, 0.3, 40)
     shift = 1 / (4 * taus)
-    ends = jax.nn.log_softmax(start + shift[:, None] * jnp.array([1.0, -1, 0, 0, 0]))
+    ends = jax.nn.log_softmax(start[None] + jnp.outer(shift, jnp.array([1.0, -1, 0, 0, 0])))
     return {
         "time": times,
         "ipo_margin": by_ipo[:, W] - by_ipo[:, L] - (start[W] - start[L]),

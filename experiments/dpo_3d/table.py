@@ -149,7 +149,7 @@ def crest(setup: Setup, key: Array) -> dict[str, Array]:
     return {
         "time": times,
         "beta": betas,
-        "margin": flow_margin(1 + 2 * betas**2 * times[:, None]) / betas,
+        "margin": flow_margin(1 + 2 * jnp.outer(times, betas**2)) / betas[None],
         "some": some,
         "integrated": jax.vmap(integrated)(some).T,
     }
@@ -172,7 +172,7 @@ def reward_model(setup: Setup, key: Array) -> dict[str, Array]:
     return {
         "time": times,
         "scores": scores,
-        "tilted": jax.nn.log_softmax(start + scores / setup.beta),
+        "tilted": jax.nn.log_softmax(start[None] + scores / setup.beta),
         "dpo": jax.nn.log_softmax(flow(dpo_flow, start, times / setup.beta**2, (start, setup.beta), log_time=True)),
     }
 
