@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import least_squares
-
-from sandbox.algebra import flow_margin
+from scipy.special import wrightomega
 
 STRAIGHT = 0.1  # beta times margin below which the curve cannot be told from a line
 UNSURE = 0.5  # standard error of a logarithm above which the constant counts as unknown
@@ -32,33 +29,28 @@ class Fit(NamedTuple):
     word: str
 
 
-@jax.jit
-def _shape(log_rate: Any, time: Any) -> Any:
-    """beta times the margin gained since the first time, and its derivative by the logarithm of the rate."""
+def _shape(log_rate: float, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """beta times the margin gained since the first time, and its derivative by the logarithm of the rate.
 
-    def gained(log_rate: Any) -> Any:
-        u = flow_margin(1 + jnp.exp(log_rate) * time)
-        return u - u[0]
+    y(s) is the logarithm of Wright's omega function: sandbox.algebra.flow_margin, at once and without compiling.
+    """
+    s = np.exp(log_rate) * time
+    power = wrightomega(1 + s)  # e^y
+    u, slope = np.log(power), s / (1 + power)
+    return u - u[0], slope - slope[0]
 
-    return jax.jvp(gained, (log_rate,), (jnp.ones_like(log_rate),))
 
-
-@jax.jit
-def _misfit(grid: Any, time: Any, margin: Any) -> Any:
-    """For each rate the best 1 / beta, and the sum of squares that remains."""
-
-    def one(log_rate: Any) -> Any:
-        f, _ = _shape(log_rate, time)
-        scale = f @ margin / (f @ f)
-        return scale, jnp.sum((margin - scale * f) ** 2)
-
-    return jax.lax.map(one, grid)
+def _best_scale(log_rate: float, time: np.ndarray, margin: np.ndarray) -> tuple[float, float]:
+    """The best 1 / beta at this rate, and the sum of squares that remains."""
+    f, _ = _shape(log_rate, time)
+    scale = f @ margin / (f @ f)
+    return scale, np.sum((margin - scale * f) ** 2)
 
 
 def fit_margin(time: np.ndarray, margin: np.ndarray) -> Fit:
     """Least squares for the logarithms of beta and rate; ``margin`` (rows,) is counted from the first row, in nats.
 
-    Time 0 is that of the reference. To be called in float64.
+    Time 0 is that of the reference.
     """
     nothing = Fit(None, None, None, None, None, None, "")
     if len(time) < 4:
@@ -67,14 +59,14 @@ def fit_margin(time: np.ndarray, margin: np.ndarray) -> Fit:
         return nothing._replace(word="the margin has not grown")
     low, high = REACH - np.log(time[-1])
     grid = np.linspace(low, high, 61)
-    scale, left = (np.asarray(x) for x in _misfit(grid, time, margin))
+    scale, left = np.array([_best_scale(log_rate, time, margin) for log_rate in grid]).T
     best = int(np.argmin(np.where(scale > 0, left, np.inf)))
 
     def residuals(logs: np.ndarray) -> np.ndarray:
-        return np.asarray(_shape(logs[1], time)[0])[1:] / np.exp(logs[0]) - margin[1:]
+        return _shape(logs[1], time)[0][1:] / np.exp(logs[0]) - margin[1:]
 
     def slopes(logs: np.ndarray) -> np.ndarray:
-        f, df = (np.asarray(x)[1:] / np.exp(logs[0]) for x in _shape(logs[1], time))
+        f, df = (x[1:] / np.exp(logs[0]) for x in _shape(logs[1], time))
         return np.stack([-f, df], axis=1)
 
     start = np.array([-np.log(scale[best]), np.clip(grid[best], low + 1e-6, high - 1e-6)])
@@ -86,15 +78,15 @@ def fit_margin(time: np.ndarray, margin: np.ndarray) -> Fit:
     errors = _errors(found.jac, squares / (len(time) - 3))
     curve = np.concatenate([[0.0], margin[1:] + found.fun])
     fit = Fit(float(beta), float(rate), r2, errors, curve, float(rate * time[-1]), "")
-    if (u := float(flow_margin(1 + fit.rate * time[-1]))) < STRAIGHT:
+    if (u := float(np.log(wrightomega(1 + rate * time[-1])))) < STRAIGHT:
         return fit._replace(beta=None, rate=None, errors=None, clock=None,
-                            word=f"the margin has hardly bent yet (beta times margin would be {u:.2g}): only rate / "
+                            word=f"the margin has not bent down yet (beta times margin would be {u:.2g}): only rate / "
                             f"beta = {rate / beta:.4g} is known")  # fmt: skip
     if errors[0] > UNSURE:
         return fit._replace(beta=None, rate=None, errors=None, clock=None,
                             word="the margin is too noisy, or too straight, to tell beta")  # fmt: skip
     if errors[1] > UNSURE:
-        return fit._replace(rate=None, clock=None, word="the log starts too late to tell the rate")
+        return fit._replace(rate=None, clock=None, word="the log starts too late, or is too noisy, to tell the rate")
     return fit
 
 

@@ -51,8 +51,8 @@ def read_log(path: Path) -> Log:
     if not header:
         raise ValueError(f"{path}: empty; it must begin with a line of column names: {', '.join(NEEDED)} ...")
     names = [name.strip() for name in header]
-    if wrong := _wrong_names(names):
-        raise ValueError(f"{path}: line {line}: {wrong}")
+    if problem := _wrong_names(names):
+        raise ValueError(f"{path}: line {line}: {problem}")
     rows, errors, last = [], [], None
     for line, values in records:
         row, wrong = _row(names, values)
@@ -68,16 +68,14 @@ def read_log(path: Path) -> Log:
         more = [f"  and {len(errors) - SHOWN} more"] * (len(errors) > SHOWN)
         raise ValueError("\n".join([f"{path}: {len(errors)} bad line(s), nothing was used:", *errors[:SHOWN], *more]))
     if len(rows) < LEAST:
-        raise ValueError(f"{path}: {len(rows)} row(s) of numbers below line {line}: at least {LEAST} are needed"
-                         if not rows else f"{path}: {len(rows)} row(s), the last in line {line}: at least {LEAST} are "
-                         "needed")  # fmt: skip
+        raise ValueError(f"{path}: {len(rows)} row(s) below the names, up to line {line}: at least {LEAST} are needed")
     columns = {name: np.array([row[name] for row in rows]) for name in names}
     unseen = {name: column for name, column in columns.items() if name not in (*NEEDED, *GRADIENTS)}
     products = None
     if GRADIENTS[0] in columns:
         norm_w, norm_l, inner = (columns[name] for name in GRADIENTS)
         products = norm_w, norm_l, np.clip(inner, -norm_w * norm_l, norm_w * norm_l)
-    return Log(*(columns[name] for name in NEEDED), unseen, products)
+    return Log(columns["step"], columns["chosen"], columns["rejected"], unseen, products)
 
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -144,7 +142,7 @@ def _not_allowed(name: str, x: float) -> str:
     return f"<= 0, a log-probability in nats{other}" if x > 0 else ""
 
 
-# -- what follows from it at once ---------------------------------------------------------------------------------------
+# -- what follows from it at once --------------------------------------------------------------------------------------
 
 
 def margin(log: Log) -> np.ndarray:

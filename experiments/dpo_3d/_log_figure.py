@@ -28,7 +28,7 @@ def figure(record: Mapping[str, Any], log: Log, fit: Fit) -> Figure:
     drawn, panels = plt.subplot_mosaic(f"LM\n{below}", figsize=(8.0, 6.2), height_ratios=(1, 1.1))
     _log_probs(panels["L"], log)
     _margin(panels["M"], record, log, fit)
-    _three(panels["D"], record)
+    _three(drawn, panels["D"], record)
     if ratios is not None:
         _ratios(panels["S"], log, *ratios)
     return drawn
@@ -69,13 +69,14 @@ def _margin(ax: Axes, record: Mapping[str, Any], log: Log, fit: Fit) -> None:
     ax.set(ylabel=r"margin $g$ since the first row (nats)", title="the margin")
 
 
-def _three(ax: Axes, record: Mapping[str, Any]) -> None:
+def _three(drawn: Figure, ax: Axes, record: Mapping[str, Any]) -> None:
     """A strip for each D with a scale of its own: dots are the log's, dashed lines the thresholds."""
     spec = ax.get_subplotspec()
     assert spec is not None
     ax.axis("off")
-    strips = spec.subgridspec(len(STRIPS), 1).subplots()
-    for strip, (name, what) in zip(strips, STRIPS.items(), strict=True):
+    rows = spec.subgridspec(len(STRIPS), 1)
+    for i, (name, what) in enumerate(STRIPS.items()):
+        strip = drawn.add_subplot(rows[i])
         limits = [x for x in np.atleast_1d(record["thresholds"][name]).tolist() if x is not None]
         dots = {"whole log": record[name]}
         if name == "D2":

@@ -71,8 +71,8 @@ def analysis(given: User) -> tuple[dict[str, Any], Log, Fit]:
         positive("learning_rate", given.learning_rate)
     path = EXAMPLE if str(given.log) == "example" and not Path("example").exists() else Path(given.log)
     log = read_log(path)
+    fit = fit_margin(log.step * (given.learning_rate or 1.0), margin(log))
     with jax.enable_x64(True):
-        fit = fit_margin(log.step * (given.learning_rate or 1.0), margin(log))
         record = {
             "file": path.name,
             "rows": len(log.step),
@@ -82,7 +82,7 @@ def analysis(given: User) -> tuple[dict[str, Any], Log, Fit]:
             **_dispersion(log),
             "fit": {"beta": fit.beta, "rate": fit.rate, "r2": fit.r2},
             "fit_errors": None if fit.errors is None else list(fit.errors),
-            "square": None if given.learning_rate is None or fit.rate is None else fit.rate / fit.beta**2,
+            "square": _square(fit) if given.learning_rate is not None else None,
             "clock": fit.clock,
             **_safety(log),
         }
@@ -159,6 +159,11 @@ def _safety(log: Log) -> dict[str, Any]:
     }
 
 
+def _square(fit: Fit) -> float | None:
+    """|v|^2 of a log-linear policy, from rate = beta^2 |v|^2 (C6)."""
+    return None if fit.beta is None or fit.rate is None else fit.rate / fit.beta**2
+
+
 # -- the words ---------------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +214,9 @@ def _dispersion_words(record: Mapping[str, Any]) -> str:
 
 
 def _fit_words(record: Mapping[str, Any]) -> str:
-    return "follows the closed form" if record["fit"]["r2"] > 0.99 else "does NOT follow the closed form"
+    r2 = record["fit"]["r2"]
+    how = "follows" if r2 > 0.99 else "roughly follows" if r2 > 0.9 else "does NOT follow"
+    return f"{how} the closed form"
 
 
 HEADINGS = {
@@ -246,12 +253,12 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     if record["safe_ratio"] is not None:
         low, high = record["safe_ratio"]
         unsafe, rows = record["unsafe"], record["rows"]
-        where = f", from step {unsafe['steps'][0]:g} to {unsafe['steps'][1]:g}" if unsafe["rows"] else ""
+        where = f", first at step {unsafe['steps'][0]:g}, last at {unsafe['steps'][1]:g}" if unsafe["rows"] else ""
         lines.append(
             f"At the last row a step of gradient descent raises the chosen and lowers the rejected for beta_rejected / "
-            f"beta_chosen between {low:.4g} and {high:.4g}, such as the ratio of the norms, {record['ratio_of_norms']:.4g}. "
-            f"One beta for both (ratio 1) lies outside in {unsafe['rows']} of {rows} rows{where}: in "
-            f"{unsafe['chosen_falls']} of them the chosen falls."
+            f"beta_chosen between {low:.4g} and {high:.4g}, around the ratio of the norms, "
+            f"{record['ratio_of_norms']:.4g}. One beta for both (ratio 1) lies outside in {unsafe['rows']} of {rows} "
+            f"rows{where}; in {unsafe['chosen_falls']} of them the chosen falls."
         )
     return lines
 
@@ -284,6 +291,6 @@ def caption(record: Mapping[str, Any]) -> str:
         f"D3{_value(record, 'D3')} · {said['D3']}."
     )
     if record["safe_ratio"] is not None:
-        words += (f"\nSafe ratios (C15): shaded, where a step raises the chosen and lowers the rejected; the ratio 1 of "
-                  f"plain DPO lies outside in {record['unsafe']['rows']} of {record['rows']} rows.")  # fmt: skip
+        words += (f"\nSafe ratios (C15): shaded, where a step raises the chosen and lowers the rejected; the ratio 1 "
+                  f"of plain DPO lies outside in {record['unsafe']['rows']} of {record['rows']} rows.")  # fmt: skip
     return words
