@@ -286,6 +286,13 @@ def test_what_is_no_distribution_leaves_the_unseen_unknown(csv):
     assert of(csv(chosen=[0] * 4, rejected=[-9, -9.5, -9, -10]))["D3"] is None
 
 
+def test_a_rest_below_the_rounding_is_none(csv):
+    record = of(csv(chosen=[-2, -1, -0.5, -0.0004], rejected=[-1, -2, -3, -9]))
+    rest = 1 - np.exp([-2, -1, -0.5]) - np.exp([-1, -2, -3])
+    assert_close(record["D3"], np.log(rest.max() / rest[0]))
+    assert record["D3_end"] == -np.inf
+
+
 def test_few_rows_late(csv):
     record = of(csv(step=[0, 1, 10, 1000]))
     assert record["D1"] is record["D2_last"] is None

@@ -18,7 +18,7 @@ NEEDED = ("step", "chosen", "rejected")
 GRADIENTS = ("norm_chosen", "norm_rejected", "inner")
 LEAST = 3  # rows
 PARALLEL = 1 + 1e-3  # |inner| over the product of the norms, all three printed with four digits or more
-NATS = 1e-3  # below this a difference of logged log-probabilities is taken for rounding
+ROUNDING = 1e-3  # below this a difference in nats, a probability or a share is taken for the log's rounding
 SEEN = 0.01  # the pair's probability below which the rest says nothing of dispersion
 SHOWN = 10  # bad lines that are named one by one
 
@@ -152,12 +152,15 @@ def margin(log: Log) -> np.ndarray:
 
 
 def unseen_log_mass(log: Log) -> tuple[np.ndarray | None, str]:
-    """Log of the unseen mass (rows,): the total of the unseen columns, or all but the pair; else None and why."""
+    """Log of the unseen mass (rows,): the total of the unseen columns, or all but the pair; else None and why.
+
+    It is -inf where all but the pair is too little to be more than rounding.
+    """
     pair = np.exp(log.chosen) + np.exp(log.rejected)
     listed = logsumexp(np.stack([*log.unseen.values()]), axis=0) if log.unseen else None
     whole = pair if listed is None else pair + np.exp(listed)
-    if np.any(whole > 1 + NATS):
-        row = int(np.argmax(whole > 1 + NATS))
+    if np.any(whole > 1 + ROUNDING):
+        row = int(np.argmax(whole > 1 + ROUNDING))
         return None, (f"the probabilities at step {log.step[row]:g} sum to {whole[row]:.3g}: these are not those of "
                       "whole, different responses to one prompt")  # fmt: skip
     if listed is not None:
@@ -165,9 +168,9 @@ def unseen_log_mass(log: Log) -> tuple[np.ndarray | None, str]:
     if pair[0] < SEEN:
         return None, (f"chosen and rejected together begin with a probability of {pair[0]:.1g}, the rest with nearly "
                       "all: log columns of unseen responses to see where it goes")  # fmt: skip
-    if pair[0] >= 1:
+    if pair[0] > 1 - ROUNDING:
         return None, "chosen and rejected together begin with all probability: nothing is unseen"
-    return np.log(np.maximum(1 - pair, np.finfo(float).tiny)), ""
+    return np.log(1 - pair, out=np.full_like(pair, -np.inf), where=1 - pair >= ROUNDING), ""
 
 
 def safe_ratios(log: Log) -> tuple[np.ndarray, np.ndarray] | None:

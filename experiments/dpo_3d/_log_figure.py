@@ -35,16 +35,14 @@ def figure(record: Mapping[str, Any], log: Log, fit: Fit) -> Figure:
 
 
 def _along_steps(ax: Axes, log: Log) -> None:
-    """Steps on a logarithmic scale that holds step 0 too, if they span more than a factor of thirty."""
-    first = log.step[log.step > 0][0]
-    if log.step[-1] > 30 * first:
-        if log.step[0] > 0:
-            ax.set_xscale("log")
-        else:
-            ax.set_xscale("symlog", linthresh=first, linscale=0.4)
-            decades = np.arange(np.ceil(np.log10(first)), np.floor(np.log10(log.step[-1])) + 1)
-            ax.set_xticks([0, *10 ** decades[:: max(1, len(decades) // 5)]])
-    ax.set(xlim=(log.step[0], log.step[-1]), xlabel="step")
+    """Steps on a logarithmic scale that holds step 0 too, if they span more than a factor of a hundred."""
+    first, last = log.step[log.step > 0][0], log.step[-1]
+    if last > 100 * first:
+        ax.set_xscale("symlog", linthresh=first, linscale=0.4)
+        decades = np.arange(np.ceil(np.log10(first)), np.floor(np.log10(last)) + 1)
+        ax.set_xticks([*log.step[:1][log.step[:1] == 0], *10 ** decades[:: 1 + len(decades) // 6]])
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlim=(log.step[0], last), xlabel="step")
 
 
 def _log_probs(ax: Axes, log: Log) -> None:
@@ -52,7 +50,8 @@ def _log_probs(ax: Axes, log: Log) -> None:
     for name, column in (("chosen", log.chosen), ("rejected", log.rejected), ("unseen", mass)):
         if column is not None:
             colour, style = LOOKS[name]
-            ax.plot(log.step, column, color=colour, ls=style, label="all unseen" if name == "unseen" else name)
+            drawn = np.where(np.isfinite(column), column, np.nan)
+            ax.plot(log.step, drawn, color=colour, ls=style, label="all unseen" if name == "unseen" else name)
     _along_steps(ax, log)
     ax.legend(loc="best")
     ax.set(ylabel="log-probability (nats)", title="what the policy gives them")
@@ -84,13 +83,17 @@ def _three(drawn: Figure, ax: Axes, record: Mapping[str, Any]) -> None:
         found = {label: x for label, x in dots.items() if x is not None}
         ends = [0.0, *limits, *found.values()]
         low, high = min(ends), max(ends)
-        reach = (high - low) or 1.0
+        high += low == high
+        reach = high - low
         strip.set(xlim=(low - 0.06 * reach, high + 0.06 * reach), ylim=(-1, 1), yticks=[0])
         strip.set_yticklabels([name], fontweight="bold")
         strip.set_title(f"{what}" if found else f"{what}: unknown", fontsize=8, color="0.25", pad=3)
         strip.spines["left"].set_visible(False)
         strip.tick_params(axis="y", length=0)
         strip.grid(axis="y", visible=False)
+        if not found:
+            strip.xaxis.set_visible(False)
+            strip.spines["bottom"].set_visible(False)
         for limit in limits if found else []:
             strip.axvline(limit, color="0.3", ls="--", lw=1.2)
         for k, (label, x) in enumerate(found.items()):

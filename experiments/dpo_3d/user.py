@@ -25,7 +25,7 @@ from jax import Array
 
 from experiments import _terminal
 from experiments.dpo_3d._fit import Fit, fit_margin
-from experiments.dpo_3d._log import NATS, Log, margin, read_log, safe_ratios, unseen_log_mass
+from experiments.dpo_3d._log import ROUNDING, Log, margin, read_log, safe_ratios, unseen_log_mass
 from experiments.dpo_3d._log_figure import figure
 from experiments.harness import Report, knob
 from sandbox.measures import decay_exponent, fall_from_peak, rise_to_peak, suppression_share
@@ -174,7 +174,7 @@ def verdicts(record: Mapping[str, Any]) -> dict[str, str]:
         "D2": _said(record, "D2", lambda r: _share_words(r["D2"], "has risen", "has fallen")),
         "D2_last": _said(record, "D2_last", lambda r: _share_words(r["D2_last"], "rises", "falls")),
         "D2c": "the chosen is at its peak"
-        if record["D2c"] < NATS
+        if record["D2c"] < ROUNDING
         else f"the chosen falls from step {record['peak']:g} on, which one pair in a table never does",
         "D3": _said(record, "D3", _dispersion_words),
         "fit": record["unknown"].get("fit") or _fit_words(record),
@@ -198,7 +198,7 @@ def _drop_words(record: Mapping[str, Any]) -> str:
 
 
 def _share_words(share: float, rises: str, falls: str) -> str:
-    if share > 1:
+    if share > 1 + ROUNDING:
         return f"suppression alone: the chosen {falls} too"
     if share < 0:
         return f"the rejected {rises} too"
@@ -207,10 +207,10 @@ def _share_words(share: float, rises: str, falls: str) -> str:
 
 def _dispersion_words(record: Mapping[str, Any]) -> str:
     most, end, bound = record["D3"], record["D3_end"], record["thresholds"]["D3"]
-    if most < NATS:
+    if most < ROUNDING:
         return "the unseen have gained nothing"
-    word = "more than a table allows: shared parameters" if most > bound + NATS else "no more than a table allows"
-    return f"{word}; {'still gained' if end > NATS else 'given back'} at the end ({end:+.3g})"
+    word = "more than a table allows: shared parameters" if most > bound + ROUNDING else "no more than a table allows"
+    return f"{word}; {'still there' if end > ROUNDING else 'given back'} at the end ({end:+.3g})"
 
 
 def _fit_words(record: Mapping[str, Any]) -> str:
@@ -288,7 +288,7 @@ def caption(record: Mapping[str, Any]) -> str:
         f"{record['file']}, {record['rows']} rows. Margin (C6): {_fit_line(record)}.\n"
         f"D1{_value(record, 'D1')} · {said['D1']}.\n"
         f"D2{_value(record, 'D2')} · whole log: {said['D2']}; last decade: {said['D2_last']}; {said['D2c']}.\n"
-        f"D3{_value(record, 'D3')} · {said['D3']}."
+        f"D3{_value(record, 'D3')} · {said['D3']}. Dashed: thresholds."
     )
     if record["safe_ratio"] is not None:
         words += (f"\nSafe ratios (C15): shaded, where a step raises the chosen and lowers the rejected; the ratio 1 "
