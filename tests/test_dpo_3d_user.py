@@ -239,7 +239,7 @@ def test_gradient_descent_in_a_table(csv):
         table_loss, start, (start, beta), steps=2_000, learning_rate=rate, record=lambda z, *_: jax.nn.log_softmax(z)
     )
     log_probs = np.minimum(np.asarray(run.history, float), 0)
-    record = of(csv(as_columns(np.arange(2_001), log_probs)), learning_rate=rate)
+    record = of(csv(as_columns(np.arange(2_001), log_probs)), logged_learning_rate=rate)
     bound = record["thresholds"]["D3"]
     assert_close(bound, -np.log(1 - (np.sqrt(0.4) - np.sqrt(0.05)) ** 2))
     # the peak lies between two steps: log U is flat there, (d log U/dg) dg is below 1e-3
@@ -364,7 +364,7 @@ def test_the_example_is_what_gradient_descent_gives():
 
 def test_the_example_shows_all_three():
     """Score 3/2 of the unseen: in the end D1 is 1.5 / beta, the share 3/2, and the unseen take all."""
-    record = of("example", learning_rate=1.0)
+    record = of("example", logged_learning_rate=1.0)
     assert_close(record["fit"]["beta"], BETA, Tolerance(0.01, 0, "O(rate times learning rate), rate 0.01"))
     assert_close(record["square"], 1.0, Tolerance(0.02, 0, "the same, twice"))
     assert_close(record["D1"], 1.5 / BETA, Tolerance(0.05, 0, "the crest of u' t after u = 2 is 5% at most"))
@@ -481,8 +481,8 @@ def test_marks_and_line_ends_do_not_matter(tmp_path, end, mark):
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--learning_rate", "0.1"], "log: missing"),
-        (["--log", "example", "--learning_rate", "0"], "learning_rate = 0.0: must be finite and > 0"),
+        (["--logged_learning_rate", "0.1"], "log: missing"),
+        (["--log", "example", "--logged_learning_rate", "0"], "logged_learning_rate = 0.0: must be finite and > 0"),
         (["--log", "absent.csv"], "absent.csv"),
     ],
 )

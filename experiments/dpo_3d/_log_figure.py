@@ -58,7 +58,9 @@ def _log_probs(ax: Axes, log: Log) -> None:
 
 
 def _margin(ax: Axes, record: Mapping[str, Any], log: Log, fit: Fit) -> None:
-    ax.plot(log.step, margin(log), ls="", marker="o", ms=3.5, color="black", mfc="none", mew=0.8, label="log")
+    ax.plot(
+        log.step, margin(log), ls="", marker="o", ms=3.5, color="black", mfc="none", mew=0.8, clip_on=False, label="log"
+    )
     if fit.curve is not None:
         beta = record["fit"]["beta"]
         label = "closed form" if beta is None else rf"closed form, $\beta$ = {beta:.3g}"

@@ -42,7 +42,7 @@ class User:
         None, "CSV of a run: step, chosen, rejected; also unseen responses, norm_chosen, norm_rejected, inner; "
         "or: example"
     )  # fmt: skip
-    learning_rate: float | None = knob(
+    logged_learning_rate: float | None = knob(
         None, "learning rate of that run: time is learning rate times steps; left out, the fitted rate is per step"
     )
 
@@ -67,11 +67,11 @@ def analysis(given: User) -> tuple[dict[str, Any], Log, Fit]:
     """
     if given.log is None:
         raise ValueError("log: missing; it is the file to report on")
-    if given.learning_rate is not None:
-        positive("learning_rate", given.learning_rate)
+    if given.logged_learning_rate is not None:
+        positive("logged_learning_rate", given.logged_learning_rate)
     path = EXAMPLE if str(given.log) == "example" and not Path("example").exists() else Path(given.log)
     log = read_log(path)
-    fit = fit_margin(log.step * (given.learning_rate or 1.0), margin(log))
+    fit = fit_margin(log.step * (given.logged_learning_rate or 1.0), margin(log))
     with jax.enable_x64(True):
         record = {
             "file": path.name,
@@ -82,7 +82,7 @@ def analysis(given: User) -> tuple[dict[str, Any], Log, Fit]:
             **_dispersion(log),
             "fit": {"beta": fit.beta, "rate": fit.rate, "r2": fit.r2},
             "fit_errors": None if fit.errors is None else list(fit.errors),
-            "square": _square(fit) if given.learning_rate is not None else None,
+            "square": _square(fit) if given.logged_learning_rate is not None else None,
             "clock": fit.clock,
             **_safety(log),
         }
@@ -120,7 +120,11 @@ def _suppression(log: Log) -> dict[str, Any]:
             found["D2_last"] = float(suppression_share(rise, -found_drop))
         else:
             found["no_D2"]["D2_last"] = unmoved
-    return {**found, "D2c": float(fall_from_peak(log.chosen)), "peak": float(log.step[np.argmax(log.chosen)])}
+    return {
+        **found,
+        "D2c": float(fall_from_peak(log.chosen)),
+        "peak": float(log.step[log.chosen == log.chosen.max()][-1]),
+    }
 
 
 def table_bound(log_chosen: float, log_rejected: float) -> float:
@@ -210,7 +214,8 @@ def _dispersion_words(record: Mapping[str, Any]) -> str:
     if most < ROUNDING:
         return "the unseen have gained nothing"
     word = "more than a table allows: shared parameters" if most > bound + ROUNDING else "no more than a table allows"
-    return f"{word}; {'still there' if end > ROUNDING else 'given back'} at the end ({end:+.3g})"
+    how = f"{end:+.3g}" if np.isfinite(end) else "nearly none is left"
+    return f"{word}; {'still there' if end > ROUNDING else 'given back'} at the end ({how})"
 
 
 def _fit_words(record: Mapping[str, Any]) -> str:
