@@ -223,13 +223,15 @@ def test_shares_of_a_constructed_log(csv):
 @pytest.mark.parametrize(
     ("chosen", "rejected", "share", "said"),
     [(1, -1, 0.5, "moves no more"), (1, -3, 0.75, "moves more"), (3, 1, -0.5, "the rejected has risen too"),
-     (-1, -1, None, "the margin has not grown"), (-1, 1, None, "the margin has not grown")],
+     (-1, -1, None, "the margin has not grown"), (-1, 1, None, "the margin has not grown"),
+     (1, 0, 0.0, "moves no more")],
 )  # fmt: skip
 def test_the_share_and_its_thresholds(csv, chosen, rejected, share, said):
     x = np.array([0, 1, 2, 4]) / 4
     record = of(csv(chosen=-5 + chosen * x, rejected=-5 + rejected * x))
     assert share is record["D2"] if share is None else np.isclose(share, record["D2"])
     assert said in record["words"]["D2"]
+    assert (record["D2_last"] is None) == (share is None)
 
 
 def test_gradient_descent_in_a_table(csv):

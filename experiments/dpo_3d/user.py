@@ -77,8 +77,8 @@ def analysis(given: User) -> tuple[dict[str, Any], Log, Fit]:
             "file": path.name,
             "rows": len(log.step),
             "steps": [float(log.step[0]), float(log.step[-1])],
-            **_drop(log),
-            **_suppression(log),
+            **(drop := _drop(log)),
+            **_suppression(log, drop["D1"]),
             **_dispersion(log),
             "fit": {"beta": fit.beta, "rate": fit.rate, "r2": fit.r2},
             "fit_errors": None if fit.errors is None else list(fit.errors),
@@ -105,7 +105,7 @@ def _drop(log: Log) -> dict[str, Any]:
         return {"D1": None, "no_D1": {"D1": word, "D2_last": word}}
 
 
-def _suppression(log: Log) -> dict[str, Any]:
+def _suppression(log: Log, drop: float | None) -> dict[str, Any]:
     """D2 over the whole log, D2_last over the steps of D1, D2c the chosen's fall from its peak."""
     unmoved = "the margin has not grown"
     found: dict[str, Any] = {"D2": None, "D2_last": None, "no_D2": {}}
@@ -114,10 +114,10 @@ def _suppression(log: Log) -> dict[str, Any]:
         found["D2"] = float(suppression_share(*moved))
     else:
         found["no_D2"]["D2"] = unmoved
-    if found_drop := _drop(log)["D1"]:
+    if drop is not None:
         rise = -float(decay_exponent(log.step, log.chosen))
-        if rise + found_drop > 0:
-            found["D2_last"] = float(suppression_share(rise, -found_drop))
+        if rise + drop > 0:
+            found["D2_last"] = float(suppression_share(rise, -drop))
         else:
             found["no_D2"]["D2_last"] = unmoved
     return {
