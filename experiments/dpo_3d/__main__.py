@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.dpo_3d import linear, mends, network, run, table
+from experiments.dpo_3d import linear, mends, network, run, table, user
 from experiments.dpo_3d.claims import claims
 from experiments.dpo_3d.setup import SCENARIOS, Setup
 from experiments.harness import Experiment, Verdicts, main
@@ -131,7 +131,9 @@ def series(found: Found) -> dict[str, Any]:
     return kept
 
 
-EXPERIMENT = Experiment("dpo_3d", __doc__, Setup, STAGES, claims, draw, series=series)
+EXPERIMENT = Experiment(
+    "dpo_3d", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
+)
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

@@ -34,7 +34,8 @@ def claims(setup: Setup, found: Found) -> Iterator[Check]:
 
 
 def _in_a_table(setup: Setup, m: Mapping[str, Any]) -> Iterator[Check]:
-    z, z0, pair = m["logits"], m["logits"][0], {"w": W, "l": L, "beta": setup.beta}
+    z, z0 = m["logits"], m["logits"][0]
+    pair: dict[str, Any] = {"w": W, "l": L, "beta": setup.beta}
     yield drift(softmax.clock_of_dpo, m["time"], tolerance=1e-6, why=RK4, z=z, z0=constant(z0), **pair)
     yield drift(softmax.sum_of_logits_is_conserved, m["time"], tolerance=identity(), z=z, z0=constant(z0), **pair)
     yield measured(softmax.path_of_the_table, m["log_probs"], m["closed_form"], 1e-6, RK4)

@@ -180,7 +180,7 @@ def triangle(setup: Setup, measured: Measured) -> Figure:
     ax.plot([0, 0.5], [0, 0.5], color="white", lw=1.6, ls="--")
     ax.text(0.3, 0.1, "never rises", color="white", ha="left", fontsize=9)
     bar = figure.colorbar(mesh, label=r"largest unseen mass over its start, $U_{\max}/R$", extend="max")
-    bar.set_ticks(np.log2([1, 1.5, 2, 3]), labels=["1", "1.5", "2", "3"])
+    bar.set_ticks(np.log2([1, 1.5, 2, 3]).tolist(), labels=["1", "1.5", "2", "3"])
     ax.set(xlabel=r"chosen at the start, $P_w$", ylabel=r"rejected at the start, $P_l$", xlim=(0, 1), ylim=(0, 1),
            aspect="equal")  # fmt: skip
     ax.grid(False)
