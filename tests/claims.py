@@ -1,20 +1,16 @@
 """Fourteen claims of nine papers that the mechanism must carry, each until its paper's own file states it.
 
-Those of gradient entanglement stand in ``theory/entanglement.py``; the others wait here.
+Those of gradient entanglement and of DPO's 3D-properties stand in ``theory``; the others wait here.
 """
 
 from __future__ import annotations
 
 from itertools import combinations
 
-import jax
-import jax.numpy as jnp
-
 from sandbox.algebra import (
     cosh,
     dot,
     exp,
-    flow_margin,
     grad,
     kl,
     log,
@@ -34,7 +30,6 @@ from sandbox.algebra import (
     total,
     velocity,
 )
-from sandbox.losses import PairLogProbs, dpo
 from theory.statement import (
     All,
     AtMost,
@@ -43,93 +38,24 @@ from theory.statement import (
     Conserved,
     Equal,
     Given,
-    Grows,
     Index,
     LargestIs,
     Positive,
     Positives,
-    Rate,
     Real,
     Reals,
     Simplex,
     Source,
-    Tends,
     Unit,
     theorem,
 )
 
-DPO_3D = "yan2024dpo3d"
 H_CALIBRATION = "huang2025hcalibration"
 MULTIPLICITY = "watsondaniels2023multiplicity"
 PN = "sheena2021pn"
 DUALITY = "huang2023duality"
 DISPLACEMENT = "razin2024displacement"
 DYNAMICS = "ren2024dynamics"
-
-
-def pair(z, z0, w, l):
-    """The log-probabilities of two single tokens under logits z and reference logits z0."""
-    now, ref = log_softmax(z), log_softmax(z0)
-    return PairLogProbs(now[w], now[l], ref[w], ref[l])
-
-
-# -- DPO's 3D-properties -------------------------------------------------------------------------------------------
-
-
-@theorem(Source(DPO_3D, "Cor. 2"), r"\partial_q L \to C/p \; (\beta = 1)", claim="C3", expect="checked",
-         p=Positive(), a=Positive(), b=Positive())  # fmt: skip
-def gradient_as_the_rejected_vanishes(p, a, b):
-    """At beta = 1 the slope in the rejected probability tends to C/p, C = a/b, as that probability vanishes."""
-
-    def slope(q):
-        def loss(q):
-            return dpo(PairLogProbs(log(p), log(q), log(a), log(b)), beta=1)
-
-        return velocity(loss)(q)
-
-    return Tends(slope, 0, a / (b * p))
-
-
-@theorem(Source(DPO_3D, "Cor. 2"), r"\partial_q L \to \infty \; (\beta = 1/2)", claim="C3", expect="checked",
-         p=Positive(), a=Positive(), b=Positive())  # fmt: skip
-def gradient_explodes_below_one(p, a, b):
-    """At beta = 1/2 the slope in the rejected probability grows without bound as that probability vanishes."""
-
-    def slope(q):
-        def loss(q):
-            return dpo(PairLogProbs(log(p), log(q), log(a), log(b)), beta=1 / 2)
-
-        return velocity(loss)(q)
-
-    return Tends(slope, 0, "oo")
-
-
-@theorem(Source(DPO_3D, "ours"), r"u + e^u = 1 + 2\beta^2 t", claim="C6",
-         z=Reals("V"), z0=Reals("V"), w=Index("V"), l=Index("V"), beta=Positive())  # fmt: skip
-def clock_of_dpo(z, z0, w, l, beta):
-    """Along the gradient flow of DPO on one pair, u + e^u grows at the constant rate 2 beta^2, u the scaled margin."""
-
-    def clock(z):
-        u = beta * ((z - z0)[w] - (z - z0)[l])
-        return u + exp(u)
-
-    def flow(z):
-        return -grad(lambda z: dpo(pair(z, z0, w, l), beta=beta))(z)
-
-    return Grows(clock, flow, at=z, start=z0, by=2 * beta**2, begins=1)
-
-
-@theorem(Source(DPO_3D, "ours"), r"\pi_l \sim t^{-1/\beta}", claim="C10", expect="checked",
-         p_w=Positive(), p_l=Positive(), p_o=Positive(), k=Positive())  # fmt: skip
-def rate_of_the_rejected(p_w, p_l, p_o, k):
-    """Under DPO's flow on one tabular pair the rejected probability falls like t^(-1/beta); beta between 1/4 and 1."""
-    beta = 1 / (1 + 3 * k / (1 + k))
-    t = 10.0 ** jnp.linspace(10, 14, 9)
-    shift = flow_margin(1 + 2 * beta**2 * t) / (2 * beta)
-    rest = jnp.log(jnp.stack([p_w, p_l, p_o]))
-    log_probs = jax.nn.log_softmax(rest[None, :] + shift[:, None] * jnp.array([[1.0, -1.0, 0.0]]), axis=-1)
-    # within: log corrections to the power of t and the mass still off the chosen, at t of 1e10 to 1e14
-    return Rate(t, jnp.exp(log_probs[:, 1]), -1 / beta, within=0.02)
 
 
 # -- h-calibration -------------------------------------------------------------------------------------------------
