@@ -204,7 +204,7 @@ def test_all_models_are_one_program(seeds, monkeypatch):
     traced = []
     run = toy._run
     monkeypatch.setattr(toy, "_run", lambda *args: traced.append(0) or run(*args))
-    setup = Setup(network_seeds=seeds, pretrain_steps=2, steps=4, every=2)
+    setup = Setup(network_seeds=seeds, pretrain_steps=2, steps=20, every=2)
     found = jax.eval_shape(partial(toy.scenarios, setup), jax.random.key(0))
     assert len(traced) == 1
     assert found["scores"].shape == (len(toy.WIDTHS), 4, seeds, 4, 10)

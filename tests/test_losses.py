@@ -295,11 +295,18 @@ def test_the_derivative_of_a_hinge_at_its_kink_is_zero(name, constants, pair, we
     assert_close(margin_weights(partial(LOSSES[name], **constants), pair), weights)
 
 
+def test_a_pair_of_an_enumerated_set():
+    policy, reference = jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    found = losses.response_pair(policy, reference, 2, 0)
+    assert_close(jnp.exp(jnp.array(found[:4])), jnp.array([0.2, 0.5, 0.5, 0.2]), identity())
+    assert found.chosen_length is None and found.rejected_length is None
+
+
 # -- the list ------------------------------------------------------------------------------------------------------
 
 
 def test_every_loss_is_listed_exported_and_public():
-    assert set(losses.__all__) == LOSSES.keys() | {"LOSSES", "PairLogProbs", "margin_weights"}
+    assert set(losses.__all__) == LOSSES.keys() | {"LOSSES", "PairLogProbs", "margin_weights", "response_pair"}
     assert all(getattr(losses, name) is loss and loss.__name__ == name for name, loss in LOSSES.items())
 
 

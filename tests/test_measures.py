@@ -24,6 +24,36 @@ def products(g_w, g_l):
     return measures.gradient_products(np.array(g_w, float), np.array(g_l, float))
 
 
+# -- what a run did to a pair ----------------------------------------------------------------------------------------
+
+
+def test_the_share_of_suppression_by_hand():
+    """The margin grew by 4 nats; of it 3 by the rejected's fall, 5 with a falling chosen, -1 with a rising rejected."""
+    share = measures.suppression_share(np.array([1.0, -1.0, 5.0]), np.array([-3.0, -5.0, 1.0]))
+    assert_close(share, np.array([0.75, 1.25, -0.25]), identity())
+
+
+def test_the_exponent_of_a_power_is_read_off_the_last_decade():
+    times = np.geomspace(1, 1e4, 41)
+    bent = np.where(times < 1e3, 0.0, -3.0 * np.log(times / 1e3))  # constant, then like t^-3
+    found = measures.decay_exponent(times, np.stack([bent, -0.5 * np.log(times)], axis=1))
+    assert_close(found, np.array([3.0, 0.5]), identity())
+    assert measures.decay_exponent(times, bent, decades=2) < 2.5
+
+
+def test_the_exponent_needs_late_times_in_order():
+    with pytest.raises(ValueError, match=r"times: 2 in the last 1 decades: must be at least 3"):
+        measures.decay_exponent([0.0, 1.0, 50.0, 100.0], np.zeros(4))
+    with pytest.raises(ValueError, match=r"times: shape \(3,\): must be one axis, increasing"):
+        measures.decay_exponent([1.0, 1.0, 2.0], np.zeros(3))
+
+
+def test_falls_and_rises_from_the_extremes():
+    path = np.array([[-3.0, -1.0], [-1.0, -2.0], [-2.5, -4.0]])
+    assert_close(measures.fall_from_peak(path), np.array([1.5, 3.0]), identity())
+    assert_close(measures.rise_to_peak(path), np.array([2.0, 0.0]), identity())
+
+
 def test_rewards_and_margins():
     pair = PairLogProbs(-1.0, -2.0, ref_chosen=-1.5, ref_rejected=-1.75)
     assert measures.margin(pair) == 0.75

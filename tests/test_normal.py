@@ -260,6 +260,7 @@ NONNEGATIVE = {
     "a delta is 0 or 1": lambda: 1 - sp.KroneckerDelta(fresh("V"), w),
     "hidden square": lambda: a**2 + b**2 + 2 * a * b if False else sp.expand((t - s) ** 2 + 2 * t * s),
     "log of a ratio": lambda: log(1 + t) - log(1 + t / 2),
+    "flow margin beyond 1": lambda: flow_margin(1 + t),
 }
 MAY_BE_NEGATIVE = {
     "a real": lambda: a,
@@ -313,6 +314,7 @@ STRICT = {
     "cubes below squares",
     "two elements of a law",
     "log of a ratio",
+    "flow margin beyond 1",
     "hidden square",
 }
 

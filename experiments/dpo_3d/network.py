@@ -16,14 +16,14 @@ import numpy as np
 import optax
 from jax import Array
 
-from experiments.dpo_3d.setup import SCENARIOS, Scenario, Setup
+from experiments.dpo_3d.setup import SCENARIOS, UNITS, Scenario, Setup
 from sandbox.dynamics import train
 from sandbox.losses import PairLogProbs, dpo
 from sandbox.measures import log_kl
 from sandbox.policies import Network, network
 
 PROMPTS, RESPONSES = 4, 10
-WIDTHS = (64, 4, 3, 2)  # units of the shared layer; laws that favour different responses need PROMPTS - 1
+WIDTHS = (UNITS, 4, 3, 2)  # units of the shared layer; laws that favour different responses need PROMPTS - 1
 ADAM, DESCENT = 1e-3, 0.1  # learning rates of the preference training
 SWEEP = jnp.float32  # trends over many runs, in half the time
 BATCH = 8  # models side by side: with Adam's moments they fit into a processor's cache

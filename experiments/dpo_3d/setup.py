@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from experiments.harness import knob
+from sandbox.losses import LOSSES
+from sandbox.validate import in_range, one_of, positive, whole
+
+UNITS = 64  # of the network's widest shared layer
 
 
 class Scenario(NamedTuple):
@@ -27,7 +31,10 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Setup:
-    """Every number of the experiment, with its unit; the quick run differs only where it says so."""
+    """Every number of the experiment, with its unit; the quick run differs only where it says so.
+
+    Raises ValueError for a number out of its range, a loss that there is not, steps that ``every`` does not divide.
+    """
 
     beta: float = knob(0.1, "strength of the pull to the reference policy in DPO, per nat")
     beta_chosen: float = knob(0.1, "Flex-DPO's beta of the chosen response, per nat")
@@ -50,3 +57,13 @@ class Setup:
         4000, "steps of Adam (rate 0.003) that bring the network to a scenario's laws", quick=2000
     )
     every: int = knob(5, "steps between two records of the network")
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "beta_chosen", "beta_rejected", "alpha", "last", "learning_rate"):
+            positive(name, getattr(self, name))
+        for name in ("runs", "models", "network_seeds", "pretrain_steps", "steps", "every"):
+            whole(name, getattr(self, name))
+        in_range("width", whole("width", self.width), 1, UNITS)
+        one_of("loss", self.loss, list(LOSSES))
+        if self.steps % self.every or self.steps < 10 * self.every:
+            raise ValueError(f"steps = {self.steps}: must be a multiple of every = {self.every}, at least ten times it")
