@@ -10,9 +10,10 @@ import os
 import platform
 import re
 import shutil
+import time
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path, PurePath
@@ -21,6 +22,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from experiments._figures import FORMATS
 
 DIGITS = 6
 _ROOT = Path(__file__).parents[1]
@@ -121,17 +124,76 @@ class Partial:
 # -- all or nothing ----------------------------------------------------------------------------------------------------
 
 
+class Unwritable(OSError):
+    """A folder that cannot be written, and why."""
+
+
+def ready(folder: Path) -> None:
+    """Make the folder and try to write there, before anything is computed. Raises Unwritable."""
+    with _writing(folder), TemporaryDirectory(dir=_made(folder), prefix=_NEW) as new:
+        Path(new, "tried").write_bytes(b"")
+
+
 def save(folder: Path, files: Iterable[tuple[str, Callable[[Path], object]]]) -> list[str]:
     """Write files, each by its writer, and move them into ``folder`` when all are written; their names in order.
 
-    If a writer fails, what lay in the folder stays as it was.
+    If a writer fails, what lay in the folder stays as it was; a process that is killed leaves every file old or new.
+    Runs that save at once do so one after the other, and a figure of an earlier run in another format goes, so that
+    all files are of one run. Raises Unwritable.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     names = []
-    with TemporaryDirectory(dir=folder, prefix=".new-") as new:
+    with _writing(folder), TemporaryDirectory(dir=_made(folder), prefix=_NEW) as new:
         for name, write in files:
             write(Path(new, name))
             names.append(name)
-        for name in names:
-            os.replace(Path(new, name), folder / name)
+        with _alone(folder):
+            for name in names:
+                os.replace(Path(new, name), folder / name)
+            figures = {name.partition(".")[0] for name in names} - {"numbers"}
+            for stale in (folder / f"{figure}.{kind}" for figure in figures for kind in FORMATS):
+                if stale.name not in names:
+                    stale.unlink(missing_ok=True)
+            _sweep(folder)
     return names
+
+
+_NEW = ".new-"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unwritable(
+            f"{folder}: cannot be written: {error.strerror or error}; --out names another folder"
+        ) from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Only one process at a time is inside, on systems that can lock a file."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # the system lets go of it if the process dies
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left behind, a day later: a younger one may still be at work."""
+    for left in folder.glob(f"{_NEW}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > 86_400:
+                shutil.rmtree(left)

@@ -167,11 +167,14 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
         return _flags.refuse(experiment.name, error)
     runtime.configure(x64=options.run.x64)
     try:
+        _record.ready(options.folder)
         return _report(experiment, options) if options.user is not None else _run(experiment, options)
     except ValueError as error:
         if (options.changed or options.user is not None) and _by_this_project(error):
             return _flags.refuse(experiment.name, error)
         raise
+    except _record.Unwritable as error:
+        return _flags.refuse(experiment.name, error)
     except OSError as error:
         if options.run.out is not None or options.user is not None:
             return _flags.refuse(experiment.name, error)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -428,7 +431,7 @@ def test_experiments_that_cannot_be():
 
 def test_a_failing_draw_leaves_what_was_there(run, tmp_path):
     run()
-    before = {p.name: p.read_bytes() for p in (tmp_path / "toy").iterdir()}
+    before = written(tmp_path / "toy")
 
     def fails_at_the_second(setup, m, verdicts):
         yield from draw(setup, m, verdicts)
@@ -436,11 +439,87 @@ def test_a_failing_draw_leaves_what_was_there(run, tmp_path):
 
     with pytest.raises(RuntimeError, match="no ink"):
         run("--seed", "1", experiment=replace(TOY, draw=fails_at_the_second))
-    after = {p.name: p.read_bytes() for p in (tmp_path / "toy").iterdir() if p.is_file()}
-    assert after == before
+    assert written(tmp_path / "toy") == before
     assert [p.name for p in (tmp_path / "toy").iterdir() if p.is_dir()] == [".partial"]
     assert run("--seed", "1", "--resume") == 0
     assert not (tmp_path / "toy/.partial").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(tmp_path, capsys, monkeypatch):
+    Path(tmp_path, "toy").write_text("a file where the folder should be")
+    stage = Counting(points)
+    argv = ["--out", str(tmp_path), "--format", "png"]
+    assert main(replace(TOY, measure={"points": stage, "signs": signs}), argv) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "toy: cannot be written: File exists; --out names another folder" in said
+    assert not stage.runs
+    Path(tmp_path, "toy").unlink()
+
+    def full(self, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main(TOY, argv) == 2
+    assert "cannot be written: No space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def written(folder):
+    """What a run left in a folder, hidden files aside."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+
+
+def files_of(run, pause=0.0):
+    def writer(path):
+        path.write_bytes(run * 4096)
+        time.sleep(pause)
+
+    return [(name, writer) for name in ("a.png", "b.png", "numbers.json")]
+
+
+def test_runs_that_save_at_once_do_not_mix(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda k: _record.save(tmp_path, files_of(b"%d" % (k % 4), pause=1e-3)), range(40)))
+    found = written(tmp_path)
+    assert found.keys() == {"a.png", "b.png", "numbers.json"} and len(set(found.values())) == 1
+
+
+def test_a_figure_in_a_format_of_an_earlier_run_goes(tmp_path):
+    _record.save(tmp_path, [(f"a.{kind}", lambda path: path.write_bytes(b"old")) for kind in ("png", "pdf")])
+    Path(tmp_path, "quick.json").write_bytes(b"kept")
+    _record.save(tmp_path, [("a.png", lambda path: path.write_bytes(b"new"))])
+    assert written(tmp_path) == {"a.png": b"new", "quick.json": b"kept"}
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from experiments import _record
+def writer(path):
+    path.write_bytes(b"new" * 4096)
+    time.sleep(0.02)
+print("ready", flush=True)
+while True:
+    _record.save(Path(sys.argv[1]), [(name, writer) for name in ("a.png", "b.png", "numbers.json")])
+"""
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.03, 0.09])
+def test_a_killed_run_leaves_every_file_old_or_new(tmp_path, delay):
+    """kill -9 while files are written: none of them is ever half."""
+    _record.save(tmp_path, files_of(b"old"))
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    time.sleep(delay)
+    child.kill()
+    child.communicate()
+    assert written(tmp_path).keys() == {"a.png", "b.png", "numbers.json"}
+    assert {*written(tmp_path).values()} <= {b"old" * 4096, b"new" * 4096}
+    left = list(tmp_path.glob(".new-*"))
+    for folder in left:  # a day later
+        os.utime(folder, (0, 0))
+    _record.save(tmp_path, files_of(b"last"))
+    assert {*written(tmp_path).values()} == {b"last" * 4096} and not list(tmp_path.glob(".new-*"))
 
 
 @dataclass
