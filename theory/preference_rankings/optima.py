@@ -128,7 +128,7 @@ def optimum_on_a_cycle_is_the_reference(z0, a, b, c, more, beta):
 
 @theorem(Source(PAPER, "Thm 3.1, without a Bradley-Terry model"), r"m^* = \tfrac{logit\,\alpha}{\beta} - c", claim="C3",
          expect="refuted", z0=Reals("V"), a=Index("V"), b=Index("V"), c=Index("V"), more=Positive(),
-         beta=Positive(), witness={"z0": [1, 1, 1], "a": 0, "b": 1, "c": 2, "more": 2, "beta": 1})  # fmt: skip
+         beta=Positive(), witness={"z0": [0, 0, 0], "a": 0, "b": 1, "c": 2, "more": 1, "beta": 1})  # fmt: skip
 def optimum_of_dpo_on_a_cycle(z0, a, b, c, more, beta):
     """On the cycle, too, a policy that has the log-odds of the theorem on one of its pairs is stationary: false."""
     z = z0 + rankings.logit(share(more)) / beta * onehot(a, z0)
@@ -297,12 +297,14 @@ def script_reverses_the_reference(a, k):
 @theorem(Source(PAPER, "ours"), r"P = \frac{\alpha^3(4-3\alpha)}{\alpha^3(4-3\alpha)+(1-\alpha)^3(1+3\alpha)} < 1",
          claim="C11", alpha=Unit())  # fmt: skip
 def majority_of_four_errs(alpha):
-    """The majority of four raters, ties dropped, agrees with the majority of all with a probability below 1.
+    """The majority of four raters, ties dropped, agrees with the majority of all with a probability P below 1.
 
     Yet against the majority label the idealised accuracy tends to 1 as beta falls to 0.
     """
     right, wrong = alpha**3 * (4 - 3 * alpha), (1 - alpha) ** 3 * (1 + 3 * alpha)
-    return AtMost(rankings.majority_agreement(alpha, 4), 1 + 0 * alpha, slack=wrong / (right + wrong))
+    agreement = rankings.majority_agreement(alpha, 4)
+    below = AtMost(agreement, 1 + 0 * alpha, slack=wrong / (right + wrong))
+    return All(Equal(agreement, right / (right + wrong)), below)
 
 
 @theorem(Source(PAPER, "ours"), r"P > \tfrac12 \iff \alpha > \tfrac12", claim="C11", alpha=Unit())
