@@ -109,7 +109,7 @@ def _of_optima(found: Mapping[str, Any]) -> Iterator[Check]:
 
 
 def _of_the_win_rate(tilted: Mapping[str, Any], off: Mapping[str, Any], moves: Mapping[str, Any]) -> Iterator[Check]:
-    ref, proxy, gold = (jnp.array(W6[name]) for name in ("ref", "proxy", "gold"))
+    ref, proxy = (jnp.array(W6[name]) for name in ("ref", "proxy"))
     times, v = tilted["time"], tilted["scores"]
     first, second = np.triu_indices(6, 1)
     up = np.where(proxy[first] > proxy[second], first, second)
@@ -161,8 +161,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         + says(pairs.loss_tells_the_ranking) + "\n" + says(pairs.wrong_pairs_cost_what_they_need)
     )  # fmt: skip
     yield "flip_map", draw.flip_map(setup, found), (
-        "Gradient flow on one pair in a table of logits, from a reference that is wrong by c nats. Left: simulated flip "
-        "times of three errors and 32 betas fall on one curve. Right: with gamma times the reference in the loss.\n"
+        "Gradient flow on one pair in a table of logits, from a reference that is wrong by c nats. Left: simulated "
+        "flip times of three errors and 32 betas fall on one curve. Right: the loss sees gamma times the reference.\n"
         + says(pairs.when_a_pair_flips) + "\n" + says(pairs.valley_of_the_flip_time)
     )  # fmt: skip
     yield "accuracy_against_loss", draw.accuracy_against_loss(setup, found), (

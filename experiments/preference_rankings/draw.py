@@ -44,7 +44,7 @@ def groups(setup: Setup, measured: Measured) -> Figure:
              title="before training, and now")  # fmt: skip
     for k, (gamma, accuracy) in enumerate(zip(MIXES, run["accuracy"], strict=True)):
         right.plot(steps, accuracy, marker="osD"[k], markevery=max(1, len(steps) // 8))
-        label(right, steps[-1] * 1.03, accuracy[-1], rf"$\gamma$ = {gamma:g}", f"C{k}", ha="left")
+        label(right, steps[-1] * 1.03, accuracy[-1] + 0.03 * (k - 1), rf"$\gamma$ = {gamma:g}", f"C{k}", ha="left")
     right.plot(steps, run["reward_accuracy"][0], color="0.5", ls=":")
     label(right, steps[-1] * 0.5, run["reward_accuracy"][0, -1] + 0.035, r"reward accuracy, $\gamma$ = 1", "0.35",
           ha="center")  # fmt: skip
@@ -64,11 +64,11 @@ def loss_and_error(setup: Setup, measured: Measured) -> Figure:
     ax.plot(line, rankings.loss_to_rank(line, beta=setup.beta), color="black", ls="-", lw=1.8)
     ax.axhline(np.log(2), color="0.5", lw=0.9, ls=":")
     ax.axvline(0, color="0.5", lw=0.9, ls=":")
-    label(ax, line[-1], np.log(2), "log 2, the start", "0.35", ha="right")
-    label(ax, -15.5, 1.62, r"$-\log\sigma(\beta c)$", "black", ha="left")
+    label(ax, line[-1] - 0.5, np.log(2), "log 2, the start", "0.35", ha="right")
+    label(ax, -6, 1.4, r"$-\log\sigma(\beta c)$", "black", ha="left")
     ax.legend(loc="upper right")
     ax.set(xlabel="reference error c (nats; right of 0 the reference is wrong)", ylabel="DPO loss of the pair (nats)",
-           xlim=(line[0], line[-1]), ylim=(0, None))  # fmt: skip
+           xlim=(line[0], line[-1]), ylim=(0, 1.2 * loss.max()))  # fmt: skip
     return figure
 
 
@@ -98,7 +98,7 @@ def flip_map(setup: Setup, measured: Measured) -> Figure:
         here = run["gamma"] == gamma
         right.plot(x, rankings.flip_time(1.0, beta=x, gamma=gamma), color=f"C{k}")
         right.plot(run["gamma_scale"][here], run["gamma_flip"][here] / 16, ls="", marker="osD^"[k], color=f"C{k}")
-    ends = {0.0: (5.2, 0.19), 0.5: (4.6, 1.7), 1.0: (6.0, 9.0), 2.0: (2.35, 17)}
+    ends = {0.0: (2.0, 0.2), 0.5: (6.3, 0.24), 1.0: (5.6, 9.0), 2.0: (2.35, 17)}
     for k, gamma in enumerate(GAMMAS):
         label(right, *ends[gamma], rf"$\gamma$ = {gamma:g}", f"C{k}", ha="center")
     right.set(xscale="log", xlim=(0.4, 9), xlabel=r"$\beta c$", title="how much reference the loss sees")
@@ -117,7 +117,8 @@ def accuracy_against_loss(setup: Setup, measured: Measured) -> Figure:
         law = norm(setup.offset, spread).cdf(rankings.margin_at_loss(loss, beta=setup.beta))
         colour = "black" if style == "-" else "0.55"
         ax.plot(loss, law, color=colour, ls=style, lw=1.6 if style == "-" else 1.1)
-        label(ax, 0.13, float(np.interp(0.13, loss, law)), f"spread {spread:g}", colour, ha="center")
+        where = 0.045 if spread <= setup.spread else -0.045
+        label(ax, 0.4, float(np.interp(0.4, loss, law)) + where, f"spread {spread:g}", colour, ha="center")
     ax.plot(run["loss"], run["accuracy"], ls="", marker="o", ms=4, color=RIGHT, mfc="white", zorder=3)
     ax.invert_xaxis()
     ax.set(xlabel="mean DPO loss (nats), from log 2 at the start", ylabel="ranking accuracy", ylim=(0.25, 1),
@@ -154,7 +155,7 @@ def idealised(setup: Setup, measured: Measured) -> Figure:
     right.plot(share, np.asarray(rankings.majority_agreement(share, 4)), color="black", ls="-")
     right.plot(share, run["agreement"], ls="", marker="o", color=RIGHT, mfc="white")
     right.axhline(1, color=WRONG, ls="--", lw=1.2)
-    label(right, 0.5, 0.95, r"idealised accuracy, $\beta \to 0$", WRONG, ha="left")
+    label(right, 0.5, 0.94, "idealised accuracy,\n" + r"$\beta \to 0$", WRONG, ha="left")
     right.set(xlabel="share who prefer the chosen", ylabel="four raters' majority is right", ylim=(0.45, 1.04),
               title="what the label is worth")  # fmt: skip
     return figure
@@ -170,7 +171,7 @@ def win_rate(setup: Setup, measured: Measured) -> Figure:
     peak = int(np.argmax(run["win_rate"]))
     left.plot(run["time"][peak], run["win_rate"][peak], marker="v", color=WRONG, ms=6)
     label(left, 1.75, 0.985, "pairs in the proxy's order", RIGHT, ha="right")
-    label(left, 3.4, 0.36, "win rate", WRONG, ha="right")
+    label(left, 3.1, 0.42, "win rate", WRONG, ha="right")
     label(left, 3.4, 0.72, "pairs in the true order", "0.4", ha="right")
     left.set(xlabel=r"tilt t (1 / $\beta$)", ylabel="ranking accuracy, win rate", ylim=(0.1, 1.05),
              title="together, then apart")  # fmt: skip

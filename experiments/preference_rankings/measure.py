@@ -1,4 +1,4 @@
-"""What is simulated: each stage a pure function of the setup and a key."""
+"""What is simulated: each stage a pure function of the setup and a key, compiled as a whole."""
 
 from __future__ import annotations
 
@@ -55,7 +55,6 @@ def _ipo(z: Array, error: Any, tau: Any, gamma: Any) -> Array:
 _of_dpo, _of_ipo = descent(_dpo), descent(_ipo)
 
 
-@partial(jax.jit, static_argnums=0)
 def log_odds_over_time(field: Any, times: Array, error: Array, strength: Array, gamma: Array) -> Array:
     """Log-odds (n, T) of n pairs at times (n, T) along gradient flow from the reference; the rest (n,)."""
 
@@ -75,6 +74,7 @@ def crossing(times: Array, m: Array) -> Array:
     return jnp.where(m[-1] > 0, jnp.expm1(weights @ y), jnp.nan)
 
 
+@partial(jax.jit, static_argnums=0)
 def single_pairs(setup: Setup, key: Array) -> dict[str, Array]:
     """Pairs of every error and beta on the map, of DPO at every gamma, and IPO: log-odds over time, flip times."""
     del key
@@ -91,7 +91,7 @@ def single_pairs(setup: Setup, key: Array) -> dict[str, Array]:
     ipo = log_odds_over_time(
         _of_ipo, ipo_times, jnp.full_like(part, IPO_ERROR), part / (2 * IPO_ERROR), jnp.ones_like(part)
     )
-    flips = jax.jit(jax.vmap(crossing))(times, m)
+    flips = jax.vmap(crossing)(times, m)
     plain = error.size
     return {
         "error": error,
@@ -103,7 +103,7 @@ def single_pairs(setup: Setup, key: Array) -> dict[str, Array]:
         "gamma_scale": gamma_scale,
         "gamma_flip": flips[plain:],
         "ipo_part": part,
-        "ipo_flip": jax.jit(jax.vmap(crossing))(ipo_times, ipo),
+        "ipo_flip": jax.vmap(crossing)(ipo_times, ipo),
     }
 
 
@@ -116,6 +116,7 @@ def _grid(rows: Any, columns: Any) -> tuple[Array, Array]:
 # -- many pairs on prompts of their own: accuracy against loss ---------------------------------------------------------
 
 
+@partial(jax.jit, static_argnums=0)
 def own_prompts(setup: Setup, key: Array) -> dict[str, Array]:
     """Gradient flow of each pair in a table of its own: mean loss and ranking accuracy over time."""
     errors = setup.offset + setup.spread * jax.random.normal(key, (setup.prompts,))
@@ -165,6 +166,7 @@ def _tied_record(theta: Array, features: Array, errors: Array, beta: Any, gamma:
     }
 
 
+@partial(jax.jit, static_argnums=0)
 def shared_parameters(setup: Setup, key: Array) -> dict[str, Array]:
     """Full-batch descent on 200 pairs of 20 shared parameters, for each gamma."""
     del key
@@ -223,11 +225,12 @@ def ideal_accuracies(pairs: dict[str, Array], beta: Any) -> dict[str, Array]:
     }
 
 
+@partial(jax.jit, static_argnums=0)
 def optima(setup: Setup, key: Array) -> dict[str, Array]:
     """Idealised accuracies over beta; log-odds that soft-labelled DPO reaches; agreement of four raters."""
     pairs_key, raters_key = jax.random.split(key)
     pairs = sequences(setup, pairs_key)
-    curves, marked = (jax.jit(jax.vmap(partial(ideal_accuracies, pairs)))(jnp.array(b)) for b in (BETAS, MARKED))
+    curves, marked = (jax.vmap(partial(ideal_accuracies, pairs))(jnp.array(b)) for b in (BETAS, MARKED))
     whole = PairLogProbs(pairs["chosen"], pairs["rejected"], None, None, pairs["n_w"], pairs["n_l"])
     shares = jnp.array(SHARES)
     votes = jax.random.binomial(raters_key, 4, shares, (setup.sequences, shares.size))
@@ -270,6 +273,7 @@ W6 = {  # six responses: the reference, true rewards, and the proxy that the pol
 THREE = {"ref": (0.05, 0.55, 0.40), "reward": (1.2, 1, -1)}  # both good, the better one rarer
 
 
+@partial(jax.jit, static_argnums=0)
 def tilted(setup: Setup, key: Array) -> dict[str, Array]:
     """The path ref e^(t proxy) in the world of six: win rate, accuracy on pairs of the proxy's order and the gold's."""
     del key
@@ -296,6 +300,7 @@ def tilted(setup: Setup, key: Array) -> dict[str, Array]:
     }
 
 
+@partial(jax.jit, static_argnums=0)
 def off_policy(setup: Setup, key: Array) -> dict[str, Array]:
     """DPO on one pair in the world of three, and on pairs of the reference's own: log-odds and win rate over time."""
     del key
@@ -316,8 +321,9 @@ def off_policy(setup: Setup, key: Array) -> dict[str, Array]:
 _of_pair = descent(lambda z, ref, beta: pair_loss(z, ref, 0, 1, beta))
 
 
+@partial(jax.jit, static_argnums=0)
 def first_moves(setup: Setup, key: Array) -> dict[str, Array]:
-    """Random worlds of six responses: how one small step of DPO moves the win rate, on one pair and on its own pairs."""
+    """Random worlds of six responses: how DPO first moves the win rate, on one pair and on pairs of its own."""
     keys = jax.random.split(key, 2)
     ref = jax.random.dirichlet(keys[0], jnp.ones(6), (setup.worlds,))
     reward = 1.5 * jax.random.normal(keys[1], (setup.worlds, 6))
@@ -349,7 +355,7 @@ def first_moves(setup: Setup, key: Array) -> dict[str, Array]:
             "predicted_force": on_policy_force(ref, v - 1 / 2, beta),
         }
 
-    return {"ref": ref, "reward": reward, **jax.jit(jax.vmap(of))(ref, reward)}
+    return {"ref": ref, "reward": reward, **jax.vmap(of)(ref, reward)}
 
 
 STAGES = {

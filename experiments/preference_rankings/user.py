@@ -3,7 +3,8 @@
 ``--pairs FILE.csv`` reads one pair a line; the first line names the columns. ``chosen``, ``rejected``, ``ref_chosen``
 and ``ref_rejected`` are log-probabilities under your policy and its reference, sums over tokens in nats. It may have
 ``chosen_length`` and ``rejected_length`` in tokens, and ``votes``, the share of raters who prefer the chosen (1 counts
-as 1 - unanimous). Without ``votes`` every pair has the share --votes. --beta is that of your DPO. ``--pairs example`` reads the file beside this.
+as 1 - unanimous). Without ``votes`` every pair has the share --votes. --beta is that of your DPO. ``--pairs example``
+reads the file beside this.
 
 What an optimum would rank is said of a table of logits and raters who follow a Bradley-Terry model; a flip time is that
 of gradient flow on the pair alone, from its reference, in a table (|grad m|^2 = 2).
@@ -40,8 +41,9 @@ RIGHT, WRONG = "#0072B2", "#D55E00"
 class User:
     """Your own data, and the constants to look at it with."""
 
-    pairs: Path | None = knob(None, "your pairs, a CSV file with the columns chosen, rejected, ref_chosen, ref_rejected; "
-                              "or: example")  # fmt: skip
+    pairs: Path | None = knob(
+        None, "your pairs, a CSV file with the columns chosen, rejected, ref_chosen, ref_rejected; or: example"
+    )
     tau: float = knob(0.1, "tau of IPO, for what its optimum would rank, per nat")
     votes: float = knob(0.75, "share of raters for the chosen where the file has no column votes, from 0.5 to 1")
 
@@ -185,8 +187,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
         f"{record['file']}: of {record['count']} pairs the policy ranks {a['ranking']:.0%} right, its reference "
         f"{a['reference']:.0%}; it rewards {a['reward']:.0%} right. {groups['wrong_right']} were turned right, "
         f"{groups['right_wrong']} were unlearned.{per_token}",
-        f"A perfect optimum would rank {ideal['dpo']:.0%} right for DPO at beta = {beta:g}, {ideal['ipo']:.0%} for IPO at "
-        f"tau = {record['tau']:g}, {ideal['hinge']:.0%} for a hinge at that beta. From the mean loss of "
+        f"A perfect optimum would rank {ideal['dpo']:.0%} right for DPO at beta = {beta:g}, {ideal['ipo']:.0%} for IPO "
+        f"at tau = {record['tau']:g}, {ideal['hinge']:.0%} for a hinge at that beta. From the mean loss of "
         f"{record['mean_loss']:.3g} nats alone at least {record['accuracy_at_least']:.0%} are right.",
     ]
     if (scaled := record["median_beta_c"]) is not None and scaled > HARD:
