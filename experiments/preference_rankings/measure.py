@@ -84,7 +84,7 @@ def single_pairs(setup: Setup, key: Array) -> dict[str, Array]:
     four = jnp.full_like(gamma, 4.0)
     errors, scales = jnp.concatenate([error, four]), jnp.concatenate([scale, gamma_scale])
     clock = jnp.asarray(log_times(LAST, setup.clock_points), scales.dtype)
-    times = errors[:, None] ** 2 * clock
+    times = errors[:, None] ** 2 * clock[None, :]
     gammas = jnp.concatenate([jnp.ones_like(error), gamma])
     m = log_odds_over_time(_of_dpo, times, errors, scales / errors, gammas)
     ipo_times = jnp.broadcast_to(jnp.linspace(0, 2, setup.clock_points), (part.size, setup.clock_points))
@@ -280,7 +280,7 @@ def tilted(setup: Setup, key: Array) -> dict[str, Array]:
     ref, gold, proxy = (jnp.array(W6[name]) for name in ("ref", "gold", "proxy"))
     times = jnp.linspace(0, setup.tilt, 351)
     v = scores(ref, gold)
-    log_probs = log_softmax(jnp.log(ref) + times[:, None] * proxy)
+    log_probs = log_softmax(jnp.log(ref)[None, :] + times[:, None] * proxy[None, :])
     first, second = jnp.triu_indices(6, 1)
 
     def right(order: Array) -> Array:
@@ -295,7 +295,7 @@ def tilted(setup: Setup, key: Array) -> dict[str, Array]:
         "right": right(proxy),
         "accuracy": jnp.mean(right(proxy), axis=1),
         "accuracy_gold": jnp.mean(right(gold), axis=1),
-        "kl": log_kl(log_probs, jnp.log(ref)),
+        "kl": log_kl(log_probs, jnp.log(ref)[None, :]),
         "scores": v,
     }
 
