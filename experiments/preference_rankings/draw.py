@@ -64,7 +64,7 @@ def loss_and_error(setup: Setup, measured: Measured) -> Figure:
     ax.plot(line, rankings.loss_to_rank(line, beta=setup.beta), color="black", ls="-", lw=1.8)
     ax.axhline(np.log(2), color="0.5", lw=0.9, ls=":")
     ax.axvline(0, color="0.5", lw=0.9, ls=":")
-    label(ax, line[-1] - 0.5, np.log(2), "log 2, the start", "0.35", ha="right")
+    label(ax, 9.5, 0.82, "log 2, the start", "0.35", ha="left")
     label(ax, -6, 1.4, r"$-\log\sigma(\beta c)$", "black", ha="left")
     ax.legend(loc="upper right")
     ax.set(xlabel="reference error c (nats; right of 0 the reference is wrong)", ylabel="DPO loss of the pair (nats)",
@@ -117,8 +117,10 @@ def accuracy_against_loss(setup: Setup, measured: Measured) -> Figure:
         law = norm(setup.offset, spread).cdf(rankings.margin_at_loss(loss, beta=setup.beta))
         colour = "black" if style == "-" else "0.55"
         ax.plot(loss, law, color=colour, ls=style, lw=1.6 if style == "-" else 1.1)
-        where = 0.045 if spread <= setup.spread else -0.045
-        label(ax, 0.4, float(np.interp(0.4, loss, law)) + where, f"spread {spread:g}", colour, ha="center")
+        at, up, side = {0.25: (0.31, 0.02, "right"), 1: (0.2, 0.05, "right"), 2: (0.2, -0.045, "center")}[
+            spread / setup.spread
+        ]
+        label(ax, at, float(np.interp(at, loss, law)) + up, f"spread {spread:g}", colour, ha=side)
     ax.plot(run["loss"], run["accuracy"], ls="", marker="o", ms=4, color=RIGHT, mfc="white", zorder=3)
     ax.invert_xaxis()
     ax.set(xlabel="mean DPO loss (nats), from log 2 at the start", ylabel="ranking accuracy", ylim=(0.25, 1),
@@ -135,11 +137,11 @@ def idealised(setup: Setup, measured: Measured) -> Figure:
     for name, colour, style, marker, words in curves:
         left.plot(BETAS, run[name], color=colour, ls=style)
         left.plot(MARKED, run[f"marked_{name}"], ls="", marker=marker, color=colour, mfc="white", ms=5)
-        at = {"printed": (1.1, 0.965), "script": (0.35, 0.86), "true": (0.12, 0.71)}[name]
-        label(left, *at, words, colour, ha="left" if name != "script" else "right")
+        at = {"printed": (12, 1.025), "script": (0.35, 0.86), "true": (0.12, 0.71)}[name]
+        label(left, *at, words, colour, ha="left" if name == "true" else "right")
     left.axhline(run["reference"], color="0.4", ls=":", lw=1.1)
     label(left, 0.011, float(run["reference"]) - 0.03, "the reference", "0.35", ha="left")
-    left.set(xscale="log", xlabel=r"$\beta$ (per nat)", ylabel="share ranked right", ylim=(0.38, 1.03),
+    left.set(xscale="log", xlabel=r"$\beta$ (per nat)", ylabel="share ranked right", ylim=(0.38, 1.06),
              title="idealised accuracy")  # fmt: skip
     shown = [("reference", run["reference"], RIGHT, ""), ("per token", run["reference_per_token"], WRONG, ""),
              ("optimum", np.median(run["marked_true"]), RIGHT, "////"),
@@ -155,7 +157,7 @@ def idealised(setup: Setup, measured: Measured) -> Figure:
     right.plot(share, np.asarray(rankings.majority_agreement(share, 4)), color="black", ls="-")
     right.plot(share, run["agreement"], ls="", marker="o", color=RIGHT, mfc="white")
     right.axhline(1, color=WRONG, ls="--", lw=1.2)
-    label(right, 0.5, 0.94, "idealised accuracy,\n" + r"$\beta \to 0$", WRONG, ha="left")
+    label(right, 0.495, 0.965, r"idealised, $\beta \to 0$", WRONG, ha="left")
     right.set(xlabel="share who prefer the chosen", ylabel="four raters' majority is right", ylim=(0.45, 1.04),
               title="what the label is worth")  # fmt: skip
     return figure
