@@ -180,9 +180,9 @@ assert np.isclose(theory.min(), (np.exp(2) + 1) * error**2 / 8)
 
 # %% [markdown]
 # At the bottom of the valley, $\beta = 2/c$, the flip comes at the time $(e^2+1)c^2/4\kappa$ and at the loss
-# $\log(1 + e^{-2}) = 0.127$. Beyond it the time grows exponentially: at $\beta = 0.1$ an error of 100 nats takes a million units
-# of time, at $\beta = 0.02$ it takes ten thousand. IPO has another pathology: its margin stops at $1/2\tau$, so that a
-# pair with a larger error *never* flips, at a loss of zero (the paper's Proposition A.7).
+# $\log(1 + e^{-2}) = 0.127$. Beyond it the time grows exponentially: at $\beta = 0.1$ an error of 100 nats takes a
+# million units of time, at $\beta = 0.02$ it takes ten thousand. IPO has another pathology: its margin stops at
+# $1/2\tau$, so that a pair with a larger error *never* flips, at a loss of zero (the paper's Proposition A.7).
 #
 # ## 4. What an accuracy is made of
 # (Ours.) Let many pairs have prompts of their own. All start at $u = 0$ and see the same clock, so they share $u$, and

@@ -153,11 +153,11 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         f"{tied['error'].size} pairs that share 20 parameters: of those that the reference ranks wrongly "
         f"{tied['flipped'][0, -1]:.0%} are right after {setup.steps} steps of DPO, of the others "
         f"{tied['unlearned'][0, -1]:.0%} are wrong; reward accuracy {tied['reward_accuracy'][0, -1]:.0%}, ranking "
-        f"accuracy {tied['accuracy'][0, -1]:.0%}. Right: the less of its reference a loss sees (gamma; 1 is DPO), the better "
-        "it learns rankings."
+        f"accuracy {tied['accuracy'][0, -1]:.0%}. Right: the less of its reference a loss sees (gamma; 1 "
+        "is DPO), the better it learns rankings."
     )  # fmt: skip
     yield "loss_and_error", draw.loss_and_error(setup, found), (
-        "Each mark: one of the pairs that share parameters, at the end of DPO. Dots: ranked right; triangles: ranked wrongly.\n"
+        "Each mark: one of the pairs that share parameters, at the end of DPO. Dots: right; triangles: wrong.\n"
         + says(pairs.loss_tells_the_ranking) + "\n" + says(pairs.wrong_pairs_cost_what_they_need)
     )  # fmt: skip
     yield "flip_map", draw.flip_map(setup, found), (
