@@ -1,7 +1,7 @@
 """Every notebook runs as a script and in a kernel, and the .ipynb beside it is its executed copy.
 
-``python -m tests.test_notebooks [NAME ...]`` executes them and writes the copies anew, without what differs from run to run: the
-same source and versions give the same bytes.
+``python -m tests.test_notebooks [NAME ...]`` executes them (all, without a name) and writes the copies anew, without
+what differs from run to run: the same source and versions give the same bytes.
 """
 
 from __future__ import annotations

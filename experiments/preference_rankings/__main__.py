@@ -37,7 +37,7 @@ def claims(setup: Setup, found: Found) -> Iterator[Check]:
     yield from _of_single_pairs(found["single pairs"])
     yield from _of_sets(setup, found["shared parameters"], found["own prompts"])
     yield from _of_optima(found["optima"])
-    yield from _of_the_win_rate(found["tilted"], found["off policy"], found["first moves"])
+    yield from _of_the_win_rate(found["tilted"], found["first moves"])
 
 
 def _of_single_pairs(runs: Mapping[str, Any]) -> Iterator[Check]:
@@ -108,7 +108,7 @@ def _of_optima(found: Mapping[str, Any]) -> Iterator[Check]:
     yield measured(optima.majority_of_four_errs, found["agreement"], theory, monte_carlo(error))
 
 
-def _of_the_win_rate(tilted: Mapping[str, Any], off: Mapping[str, Any], moves: Mapping[str, Any]) -> Iterator[Check]:
+def _of_the_win_rate(tilted: Mapping[str, Any], moves: Mapping[str, Any]) -> Iterator[Check]:
     ref, proxy = (jnp.array(W6[name]) for name in ("ref", "proxy"))
     times, v = tilted["time"], tilted["scores"]
     first, second = np.triu_indices(6, 1)
