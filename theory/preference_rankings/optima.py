@@ -12,7 +12,7 @@ from sandbox import losses, rankings
 from sandbox.algebra import dot, grad, kl, log, log_softmax, logsumexp, onehot, sigmoid, softmax, velocity
 from sandbox.losses import PairLogProbs
 from sandbox.measures import margin
-from theory.preference_rankings.pairs import LOG_PROBS, PAPER, dpo_at, ipo_at, pair_at
+from theory.preference_rankings.pairs import BETA, LOG_PROBS, PAPER, dpo_at, ipo_at, pair_at
 from theory.statement import (
     All,
     AtMost,
@@ -20,6 +20,7 @@ from theory.statement import (
     Equal,
     Given,
     Index,
+    Logits,
     NonNegative,
     Positive,
     Real,
@@ -49,9 +50,10 @@ def soft_dpo(m, c, alpha, beta):
 
 
 @theorem(Source(PAPER, "Thm 3.1, RLHF"), r"E_\pi r - \beta KL(\pi\|ref) \le \beta \log Z", claim="C3",
-         p=Simplex("V"), ref=Simplex("V"), r=Reals("V"), beta=Positive())  # fmt: skip
-def optimum_of_rlhf(p, ref, r, beta):
-    """No policy is better for RLHF than ref e^(r/beta) / Z, whose value is beta log Z."""
+         p=Simplex("V"), ref=Simplex("V"), s=Logits("V"), beta=Positive())  # fmt: skip
+def optimum_of_rlhf(p, ref, s, beta):
+    """No policy is better for RLHF than ref e^(r/beta) / Z, whose value is beta log Z; rewards are r = beta s."""
+    r = beta * s
     tilted = log(ref) + r / beta
     value = dot(p, r) - beta * kl(p, ref)
     return AtMost(value, beta * logsumexp(tilted), slack=beta * kl(p, softmax(tilted)))
@@ -100,7 +102,7 @@ def hard_labels_have_the_same_optimum(A, B, A0, B0, more, beta):
     return Equal(soft, alpha * one + (1 - alpha) * other)
 
 
-@theorem(Source(PAPER, "Remark 3.2"), r"L'(m) < 0", claim="C3", m=Real(), c=Real(), beta=Positive())
+@theorem(Source(PAPER, "Remark 3.2"), r"L'(m) < 0", claim="C3", m=Logits(), c=Logits(), beta=BETA)
 def unanimous_labels_have_no_optimum(m, c, beta):
     """Under unanimous labels the loss falls for ever: there is no finite optimum."""
     slope = velocity(lambda m: dpo_at(m, c, beta))(m)

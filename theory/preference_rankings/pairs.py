@@ -37,7 +37,9 @@ PAPER = "chen2024rankings"
 LOG_PROBS: dict[str, Any] = dict(A=Real(), B=Real(), A0=Real(), B0=Real())
 
 
-NATS = Domain("positive", make=lambda k: log(1 + k))  # any number > 0; draws stay where e^(beta x) is a float
+# Any number > 0; draws stay where e^(beta x) is a float, in float32 too.
+NATS = Domain("positive", make=lambda k: log(1 + k))
+BETA = Domain("positive", make=lambda k: log(1 + k) / 10)
 
 
 def pair_at(m, c):
@@ -136,7 +138,7 @@ def kappa_of_a_table(z, w, l):
 
 
 @theorem(Source(PAPER, "ours; the loss Eq. 4"), r"u + e^u = u_0 + e^{u_0} + \kappa\beta^2 t,\; u_0 = (\gamma-1)\beta c",
-         claim="C6", x=Logits("d"), theta=Logits("d"), c=Logits(), beta=Positive(), gamma=Logits())  # fmt: skip
+         claim="C6", x=Logits("d"), theta=Logits("d"), c=Logits(), beta=BETA, gamma=Logits())  # fmt: skip
 def clock_of_a_pair(x, theta, c, beta, gamma):
     """Along gradient flow with linear log-odds u + e^u, u = beta (m + gamma c), grows at the rate kappa beta^2.
 
@@ -156,7 +158,7 @@ def clock_of_a_pair(x, theta, c, beta, gamma):
 
 
 @theorem(Source(PAPER, "ours"), r"t_{flip} = (e^{\gamma\beta c} - e^{-(1-\gamma)\beta c} + \beta c)/\kappa\beta^2",
-         claim="C6", c=NATS, beta=Positive(), gamma=Logits(), kappa=Positive())  # fmt: skip
+         claim="C6", c=NATS, beta=NATS, gamma=Logits(), kappa=Positive())  # fmt: skip
 def when_a_pair_flips(c, beta, gamma, kappa):
     """At the flip time the clock shows the margin at which the log-odds are zero: exponential in gamma beta c."""
     t = rankings.flip_time(c, beta=beta, kappa=kappa, gamma=gamma)
@@ -165,7 +167,7 @@ def when_a_pair_flips(c, beta, gamma, kappa):
 
 
 @theorem(Source(PAPER, "ours"), r"\min_\beta t_{flip} = (e^2+1)c^2/4\kappa \text{ at } \beta = 2/c", claim="C6",
-         c=NATS, beta=Positive(), kappa=Positive())  # fmt: skip
+         c=NATS, beta=NATS, kappa=Positive())  # fmt: skip
 def valley_of_the_flip_time(c, beta, kappa):
     """No beta flips a pair sooner than beta = 2/c, at (e^2 + 1) c^2 / (4 kappa)."""
     return Bowl(
@@ -211,7 +213,8 @@ def ipo_never_flips_beyond_its_target(k, tau, kappa, t):
 # -- C7, C8: a set of pairs --------------------------------------------------------------------------------------------
 
 
-@theorem(Source(PAPER, "ours"), r"h = -\log(e^L - 1)/\beta", claim="C7", **LOG_PROBS, beta=Positive())
+@theorem(Source(PAPER, "ours"), r"h = -\log(e^L - 1)/\beta", claim="C7",
+         A=Logits(), B=Logits(), A0=Logits(), B0=Logits(), beta=BETA)  # fmt: skip
 def loss_tells_the_margin(A, B, A0, B0, beta):
     """The loss of a pair says its margin, whatever the policy."""
     loss = losses.dpo(PairLogProbs(A, B, A0, B0), beta=beta)
