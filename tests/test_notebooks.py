@@ -1,7 +1,7 @@
 """Every notebook runs as a script and in a kernel, and the .ipynb beside it is its executed copy.
 
-``python -m tests.test_notebooks`` executes them and writes the copies anew, without what differs from run to run: the
-same source and versions give the same bytes.
+``python -m tests.test_notebooks [NAME ...]`` executes them (all, without a name) and writes the copies anew, without
+what differs from run to run: the same source and versions give the same bytes.
 """
 
 from __future__ import annotations
@@ -149,6 +149,6 @@ def test_each_check_bites():
 
 
 if __name__ == "__main__":
-    for path in SCRIPTS:
+    for path in [path for path in SCRIPTS if path.stem in (sys.argv[1:] or [path.stem])]:
         nbformat.write(executed(path), path.with_suffix(".ipynb"))
         print(f"notebooks/{path.stem}.ipynb: {path.with_suffix('.ipynb').stat().st_size / 1000:.0f} kB")

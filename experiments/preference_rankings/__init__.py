@@ -1,0 +1,1 @@
+"""How preference learning ranks pairs; ``python -m experiments.preference_rankings`` runs it."""
