@@ -13,8 +13,8 @@ from experiments.dpo_3d.linear import STEP, L, W
 from experiments.dpo_3d.setup import Setup
 from experiments.dpo_3d.table import START
 from experiments.harness import Check, agrees, along, constant, drift, measured, refuted
-from sandbox.algebra import flow_margin
 from sandbox.statistics import log_log_slope
+from sandbox.tables import dpo_margin
 from sandbox.tolerances import Tolerance, identity, step_error
 from theory.dpo_3d import free, mends, rates, softmax
 
@@ -36,7 +36,8 @@ def claims(setup: Setup, found: Found) -> Iterator[Check]:
 def _in_a_table(setup: Setup, m: Mapping[str, Any]) -> Iterator[Check]:
     z, z0 = m["logits"], m["logits"][0]
     pair: dict[str, Any] = {"w": W, "l": L, "beta": setup.beta}
-    yield drift(softmax.clock_of_dpo, m["time"], tolerance=1e-6, why=RK4, z=z, z0=constant(z0), **pair)
+    table = {"phi": constant(np.eye(len(z0))), "w": W, "l": L, "beta": setup.beta}
+    yield drift(softmax.clock_with_features, m["time"], tolerance=1e-6, why=RK4, theta=z, theta0=constant(z0), **table)
     yield drift(softmax.sum_of_logits_is_conserved, m["time"], tolerance=identity(), z=z, z0=constant(z0), **pair)
     yield measured(softmax.path_of_the_table, m["log_probs"], m["closed_form"], 1e-6, RK4)
     halving = "error of gradient descent, half the curvature of the path: it halves with the step"
@@ -113,7 +114,7 @@ def _rates(setup: Setup, found: Found) -> Iterator[Check]:
     u = ridge["beta"][top] * np.take_along_axis(ridge["margin"], top[:, None], axis=1)[:, 0]
     spacing = float(np.log(ridge["beta"][1] / ridge["beta"][0]))
     yield measured(rates.margin_peaks_at_two, u, 2.0, 2 * spacing, "the best beta of a grid, one spacing off at most")
-    grown = flow_margin(1 + 2 * ridge["some"] ** 2 * ridge["time"][:, None]) / ridge["some"]
+    grown = dpo_margin(ridge["time"][:, None], beta=ridge["some"])
     yield measured(rates.margin_peaks_at_two, ridge["integrated"], grown, 1e-6, "Runge-Kutta, 256 steps")
 
 
@@ -149,7 +150,7 @@ def _with_features(setup: Setup, found: Found) -> Iterator[Check]:
         yield along(softmax.share_of_suppression_is_the_mean_score, p=p, w=W, l=L, s=constant(np.array(scores)))
         yield along(softmax.dispersion_with_features, p=p, w=W, l=L, s=constant(np.array(scores)))
     square = (k["scores"][:, W] - k["scores"][:, L]) ** 2
-    closed = flow_margin(1 + setup.beta**2 * square[:, None] * k["time"]) / setup.beta
+    closed = dpo_margin(k["time"], beta=setup.beta, kappa=square[:, None])
     yield measured(softmax.clock_with_features, k["margin"], closed, 1e-6, RK4)
 
     edit = found["tokens"]

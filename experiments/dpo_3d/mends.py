@@ -13,9 +13,8 @@ from jax import Array
 from experiments.dpo_3d.linear import score_loss
 from experiments.dpo_3d.setup import Setup
 from experiments.dpo_3d.table import START, L, W, laws, unseen_mass
-from sandbox import losses
+from sandbox import losses, tables
 from sandbox.dynamics import descent, flow, log_times
-from sandbox.losses import response_pair
 from sandbox.measures import decay_exponent, fall_from_peak, rise_to_peak, suppression_share
 from theory.dpo_3d.mends import boundary_of_the_chosen, boundary_of_the_rejected, boundary_of_the_unseen, separatrix
 
@@ -26,8 +25,8 @@ KAPPA = (0.1, 10.0)  # range of beta_rejected / beta_chosen in the phase diagram
 
 def flex_loss(z: Array, z0: Array, beta_chosen: Any, beta_rejected: Any) -> Array:
     """Flex-DPO's loss of the pair (W, L) in a table."""
-    pair = response_pair(jax.nn.log_softmax(z), jax.nn.log_softmax(z0), W, L)
-    return losses.flex_dpo(pair, beta_chosen=beta_chosen, beta_rejected=beta_rejected)
+    flex = partial(losses.flex_dpo, beta_chosen=beta_chosen, beta_rejected=beta_rejected)
+    return tables.pair_loss(flex, z, z0, W, L)
 
 
 flex_flow = descent(flex_loss)
@@ -194,7 +193,7 @@ def three_ds(setup: Setup, key: Array) -> dict[str, Array]:
 
 
 def _loss_in_a_table(loss: Any, z: Array, z0: Array) -> Array:
-    return loss(response_pair(jax.nn.log_softmax(z), jax.nn.log_softmax(z0), W, L))
+    return tables.pair_loss(loss, z, z0, W, L)
 
 
 def stopping(setup: Setup, key: Array) -> dict[str, Array]:

@@ -11,10 +11,9 @@ import numpy as np
 from jax import Array
 
 from experiments.dpo_3d.setup import SCENARIOS, Setup
-from sandbox import losses
-from sandbox.algebra import flow_margin, log_sigmoid, onehot
+from sandbox import losses, tables
+from sandbox.algebra import log_sigmoid
 from sandbox.dynamics import descent, flow, log_times, train
-from sandbox.losses import response_pair
 from theory.dpo_3d.free import slopes
 from theory.dpo_3d.softmax import peak_time, return_time
 
@@ -36,7 +35,7 @@ def laws() -> np.ndarray:
 
 def table_loss(z: Array, z0: Array, beta: Any) -> Array:
     """DPO's loss of the pair (W, L) under logits z and reference logits z0."""
-    return losses.dpo(response_pair(jax.nn.log_softmax(z), jax.nn.log_softmax(z0), W, L), beta=beta)
+    return tables.pair_loss(partial(losses.dpo, beta=beta), z, z0, W, L)
 
 
 def likelihood_loss(z: Array) -> Array:
@@ -49,8 +48,7 @@ dpo_flow, likelihood_flow = descent(table_loss), descent(likelihood_loss)
 
 def closed_form(start: Array, beta: Any, t: Any) -> Array:
     """Log-probabilities under DPO's flow at time t from the log-probabilities ``start``, by the clock u + e^u."""
-    half = flow_margin(1 + 2 * beta**2 * t) / (2 * beta)
-    return jax.nn.log_softmax(start + half * (onehot(W, start) - onehot(L, start)))
+    return jax.nn.log_softmax(tables.dpo_logits(start, W, L, t, beta=beta))
 
 
 def unseen_mass(log_probs: Array) -> Array:
@@ -149,7 +147,7 @@ def crest(setup: Setup, key: Array) -> dict[str, Array]:
     return {
         "time": times,
         "beta": betas,
-        "margin": flow_margin(1 + 2 * jnp.outer(times, betas**2)) / betas[None],
+        "margin": tables.dpo_margin(times[:, None], beta=betas[None]),
         "some": some,
         "integrated": jax.vmap(integrated)(some).T,
     }

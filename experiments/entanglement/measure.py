@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from experiments.entanglement.sentiment import sentiment
 from experiments.entanglement.setup import Setup
-from sandbox import losses
+from sandbox import losses, tables
 from sandbox.dynamics import descent, flow, log_times, train
 from sandbox.losses import PairLogProbs, margin_weights
 from sandbox.measures import Case, first_order_changes, gradient_products, kappa
@@ -309,8 +309,7 @@ def tabular_flow(setup: Setup, key: Array) -> dict[str, Array]:
 
 
 def _tabular_loss(logits: Array, start: Array, beta: Any) -> Array:
-    now, reference = jax.nn.log_softmax(logits), jax.nn.log_softmax(start)
-    return losses.dpo(PairLogProbs(now[0], now[1], reference[0], reference[1]), beta=beta)
+    return tables.pair_loss(partial(losses.dpo, beta=beta), logits, start, 0, 1)
 
 
 _tabular_descent = descent(_tabular_loss)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from sandbox import losses
+from sandbox import losses, tables
 from sandbox.algebra import (
     dot,
     exp,
-    grad,
     log,
     log_softmax,
     onehot,
@@ -24,7 +23,7 @@ from sandbox.algebra import (
     step,
     velocity,
 )
-from sandbox.losses import PairLogProbs, margin_weights, response_pair
+from sandbox.losses import PairLogProbs, margin_weights
 from sandbox.measures import first_order_changes
 from theory.dpo_3d.free import FREE, slopes
 from theory.dpo_3d.softmax import LAW, tilted, unseen
@@ -46,11 +45,6 @@ from theory.statement import (
 
 PAPER = "yan2024dpo3d"
 BETAS: dict[str, Any] = dict(beta_w=Positive(), beta_l=Positive())
-
-
-def table_force(loss, z, z0, w, l):
-    """The velocity of the logits under the flow of ``loss`` on one pair of a table."""
-    return -grad(lambda z: loss(response_pair(log_softmax(z), log_softmax(z0), w, l)))(z)
 
 
 # -- C14: two betas ----------------------------------------------------------------------------------------------------
@@ -82,7 +76,7 @@ def flex_dpo_is_dpo_and_cross_entropy(z, z0, w, l, beta_w, beta_l):
     push = sigmoid(-(beta_w * (now[w] - start[w]) - beta_l * (now[l] - start[l])))
     rhs = push * (beta_l * (onehot(w, z) - onehot(l, z)) + (beta_w - beta_l) * (onehot(w, z) - p))
     flex = partial(losses.flex_dpo, beta_chosen=beta_w, beta_rejected=beta_l)
-    return Equal(table_force(flex, z, z0, w, l), rhs)
+    return Equal(tables.force(flex, z, z0, w, l), rhs)
 
 
 def pushed(p, w, l, d_w, d_l):
@@ -218,7 +212,7 @@ def fine_tuning_does_not_slow_the_margin(p, w, l, z0, alpha, beta):
     """In a table the margin grows at least as fast with the fine-tuning term: it is no cure for the rejected's drop."""
 
     def rate(loss):
-        push = table_force(loss, log(p), z0, w, l)
+        push = tables.force(loss, log(p), z0, w, l)
         return push[w] - push[l]
 
     both = rate(partial(losses.dpo_sft, beta=beta, alpha=alpha, sft_reduction="sum"))
@@ -284,7 +278,7 @@ def ratio_is_the_same_for_margin_losses(p, q, a, b, beta, tau):
          claim="C17", expect="refuted", **LAW, z0=Reals("V"), tau=Positive())  # fmt: skip
 def ratio_makes_the_margin_grow_for_ever(p, w, l, z0, tau):
     """A loss whose slopes have the ratio p/q widens the margin for ever: false for IPO, which comes back."""
-    push = table_force(partial(losses.ipo, tau=tau), log(p), z0, w, l)
+    push = tables.force(partial(losses.ipo, tau=tau), log(p), z0, w, l)
     return NonNegative(push[w] - push[l])
 
 
@@ -293,7 +287,7 @@ def ratio_makes_the_margin_grow_for_ever(p, w, l, z0, tau):
 def ipo_flows_to_its_target(p, w, l, z0, tau, t):
     """In a table IPO's margin follows (1 - e^(-4t)) / (2 tau): it stops at its target."""
     z = log(p)
-    push = table_force(partial(losses.ipo, tau=tau), z, z0, w, l)
+    push = tables.force(partial(losses.ipo, tau=tau), z, z0, w, l)
     h = (z - z0)[w] - (z - z0)[l]
 
     def path(t):
@@ -308,7 +302,7 @@ def ipo_flows_to_its_target(p, w, l, z0, tau, t):
          z=Reals("V"), w=Index("V"), l=Index("V"), delta=Positive())  # fmt: skip
 def slic_flows_to_its_margin(z, w, l, delta):
     """In a table SLiC's ranking term widens the log-odds at the rate 2 until they are delta, and stops."""
-    push = table_force(partial(losses.slic_hf, delta=delta, lam=0), z, z, w, l)
+    push = tables.force(partial(losses.slic_hf, delta=delta, lam=0), z, z, w, l)
     return Equal(push[w] - push[l], 2 * step(delta - z[w] + z[l]))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sandbox import losses
+from sandbox import losses, tables
 from sandbox.algebra import (
     exp,
     exp_excess,
@@ -25,7 +25,6 @@ from sandbox.algebra import (
     velocity,
 )
 from sandbox.dynamics import flow, log_times
-from sandbox.losses import response_pair
 from theory.statement import (
     All,
     AtMost,
@@ -130,7 +129,7 @@ def margin_peaks_at_two(beta, t):
     Smaller beta: a slower drop before, a larger exponent after. Stated for a table, |v|^2 = 2.
     """
     u = flow_margin(1 + 2 * beta**2 * t)
-    slope = velocity(lambda beta: flow_margin(1 + 2 * beta**2 * t) / beta)(beta)
+    slope = velocity(lambda beta: tables.dpo_margin(t, beta=beta))(beta)
     return SameSign(slope, 2 - u, factor=(exp_excess(u) + u) / (beta**2 * (1 + exp(u))))
 
 
@@ -147,7 +146,7 @@ def late_rates(loss, p, w, l, o, exponents):
     """
 
     def push(z, beta):
-        return -grad(lambda z: loss(response_pair(log_softmax(z), log(p), w, l), beta))(z)
+        return tables.force(lambda pair: loss(pair, beta), z, log(p), w, l)
 
     def states(beta):
         return flow(push, log(p), TIMES, (beta,), log_time=True)

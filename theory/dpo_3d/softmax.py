@@ -7,14 +7,14 @@ the score of a response is s_k = (phi_k - phi_l) . v / |v|^2, so that s_w = 1 an
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from sandbox import losses
+from sandbox import losses, tables
 from sandbox.algebra import (
     along,
     dot,
     exp,
-    flow_margin,
     grad,
     log,
     log_softmax,
@@ -54,11 +54,7 @@ LAW: dict[str, Any] = dict(p=Simplex("V"), w=Index("V"), l=Index("V"))
 
 def force(z, z0, w, l, beta):
     """The velocity of the logits under DPO's gradient flow on the pair (w, l)."""
-
-    def loss(z):
-        return losses.dpo(response_pair(log_softmax(z), log_softmax(z0), w, l), beta=beta)
-
-    return -grad(loss)(z)
+    return tables.force(partial(losses.dpo, beta=beta), z, z0, w, l)
 
 
 def speeds(z, z0, w, l, beta):
@@ -93,17 +89,6 @@ def sum_of_logits_is_conserved(z, z0, w, l, beta):
     return Conserved(total, lambda z: force(z, z0, w, l, beta), at=z)
 
 
-@theorem(Source(PAPER, "ours"), r"u + e^u = 1 + 2\beta^2 t", claim="C6", **TABLE)
-def clock_of_dpo(z, z0, w, l, beta):
-    """Along DPO's flow on one pair u + e^u grows at the constant rate 2 beta^2: u = y(1 + 2 beta^2 t), y + e^y = s."""
-
-    def clock(z):
-        u = scaled_margin(z, z0, w, l, beta)
-        return u + exp(u)
-
-    return Grows(clock, lambda z: force(z, z0, w, l, beta), at=z, start=z0, by=2 * beta**2, begins=1)
-
-
 def log_linear_flow(features, theta0, w, l, beta):
     """The velocity of theta under DPO's flow on the pair (w, l), logits features @ theta."""
     reference = linear_log_probs(features, theta0)
@@ -116,7 +101,10 @@ def log_linear_flow(features, theta0, w, l, beta):
 
 @theorem(Source(PAPER, "ours"), r"u + e^u = 1 + \beta^2|v|^2 t", claim="C6", **FEATURES)
 def clock_with_features(phi, theta, theta0, w, l, beta):
-    """With fixed features the same clock runs at the rate beta^2 |v|^2, and parameters move along v alone."""
+    """Along DPO's flow on one pair u + e^u grows at the constant rate beta^2 |v|^2, and parameters move along v alone.
+
+    Hence u = y(1 + beta^2 |v|^2 t), y + e^y = s. A table has the features of the identity, |v|^2 = 2.
+    """
     v, flow = phi[w] - phi[l], log_linear_flow(phi, theta0, w, l, beta)
 
     def u(theta):
@@ -310,7 +298,7 @@ def path_of_the_table(p, w, l, beta, t):
     start = log(p)
 
     def z(t):
-        return start + flow_margin(1 + 2 * beta**2 * t) / (2 * beta) * (onehot(w, p) - onehot(l, p))
+        return tables.dpo_logits(start, w, l, t, beta=beta)
 
     return Equal(velocity(z)(t), force(z(t), start, w, l, beta))
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from sandbox import tables
 from sandbox.algebra import (
     dot,
     exp,
-    flow_margin,
     grad,
     log,
     log_softmax,
@@ -21,7 +21,7 @@ from sandbox.algebra import (
     total,
     velocity,
 )
-from sandbox.losses import PairLogProbs, dpo
+from sandbox.losses import dpo
 from sandbox.policies import linear_log_probs, residual, tabular_gram
 from theory.statement import (
     All,
@@ -171,12 +171,6 @@ def uniform_first_token(h, z, w, l):
 # -- C6(iv): DPO's gradient flow on one pair ---------------------------------------------------------------------------
 
 
-def one_token_dpo(z, z0, w, l, beta):
-    """DPO's loss of a pair of single tokens under logits z and reference logits z0."""
-    now, reference = log_softmax(z), log_softmax(z0)
-    return dpo(PairLogProbs(now[w], now[l], reference[w], reference[l]), beta=beta)
-
-
 @theorem(Source(PAPER, "ours"), r"S + e^S = 1 + 2\beta^2 t,\; S = \beta h", claim="C6(iv)",
          z=Reals("V"), z0=Reals("V"), w=Index("V"), l=Index("V"), beta=Positive())  # fmt: skip
 def clock_of_dpo(z, z0, w, l, beta):
@@ -186,12 +180,10 @@ def clock_of_dpo(z, z0, w, l, beta):
         s = beta * ((z - z0)[w] - (z - z0)[l])
         return s + exp(s)
 
-    flow = partial(_descent, z0=z0, w=w, l=l, beta=beta)
+    def flow(z):
+        return tables.force(partial(dpo, beta=beta), z, z0, w, l)
+
     return Grows(clock, flow, at=z, start=z0, by=2 * beta**2, begins=1)
-
-
-def _descent(z, z0, w, l, beta):
-    return -grad(lambda z: one_token_dpo(z, z0, w, l, beta))(z)
 
 
 @theorem(Source(PAPER, "ours"), r"\dot S = 2\beta^2 \sigma(-S)", claim="C6(iv)", beta=Positive(), t=Positive())
@@ -199,7 +191,7 @@ def flow_of_the_margin(beta, t):
     """S = y - W(e^y), y = 1 + 2 beta^2 t, solves the flow of the scaled margin (W is Lambert's function)."""
 
     def s(t):
-        return flow_margin(1 + 2 * beta**2 * t)
+        return beta * tables.dpo_margin(t, beta=beta)
 
     return All(Equal(s(t) + exp(s(t)), 1 + 2 * beta**2 * t), Equal(velocity(s)(t), 2 * beta**2 * sigmoid(-s(t))))
 
@@ -211,13 +203,13 @@ def path_of_the_chosen(p, w, l, beta, t):
     start = log(p)
 
     def z(t):
-        return start + flow_margin(1 + 2 * beta**2 * t) / (2 * beta) * (onehot(w, p) - onehot(l, p))
+        return tables.dpo_logits(start, w, l, t, beta=beta)
 
-    tau = flow_margin(1 + 2 * beta**2 * t) / (2 * beta)
+    tau = tables.dpo_margin(t, beta=beta) / 2
     normaliser = 1 + p[w] * (exp(tau) - 1) + p[l] * (exp(-tau) - 1)
     return All(
         Equal(log_softmax(z(t))[w], log(p[w]) + tau - log(normaliser)),
-        Equal(velocity(z)(t), _descent(z(t), start, w, l, beta)),
+        Equal(velocity(z)(t), tables.force(partial(dpo, beta=beta), z(t), start, w, l)),
     )
 
 

@@ -7,8 +7,9 @@ alpha is the share of raters who prefer the chosen; the chosen is the majority's
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 
-from sandbox import losses, rankings
+from sandbox import losses, rankings, tables
 from sandbox.algebra import dot, grad, kl, log, log_softmax, logsumexp, onehot, sigmoid, softmax, velocity
 from sandbox.losses import PairLogProbs
 from sandbox.measures import margin
@@ -111,10 +112,10 @@ def unanimous_labels_have_no_optimum(m, c, beta):
 
 def cycle_loss(z, z0, corners, alpha, beta):
     """Soft-labelled DPO in which each of three responses is preferred to the next by a share alpha > 1/2."""
-    now, before = log_softmax(z), log_softmax(z0)
+    soft = partial(losses.cdpo, beta=beta, epsilon=1 - alpha)
 
     def of(w, l):
-        return losses.cdpo(PairLogProbs(now[w], now[l], before[w], before[l]), beta=beta, epsilon=1 - alpha)
+        return tables.pair_loss(soft, z, z0, w, l)
 
     a, b, c = corners
     return of(a, b) + of(b, c) + of(c, a)

@@ -6,7 +6,9 @@ y beats a response of the reference. P is Bradley-Terry's of the rewards r. z ar
 
 from __future__ import annotations
 
-from sandbox import losses, rankings
+from functools import partial
+
+from sandbox import losses, rankings, tables
 from sandbox.algebra import along, dot, grad, log, log_softmax, onehot, outer, sigmoid, softmax, tanh, total, velocity
 from sandbox.losses import PairLogProbs
 from theory.preference_rankings.pairs import PAPER
@@ -42,8 +44,7 @@ def raised(x, w, l, k):
 
 def pair_loss(z, ref, w, l, beta):
     """DPO's loss of one pair of responses in a table."""
-    now, before = log_softmax(z), log(ref)
-    return losses.dpo(PairLogProbs(now[w], now[l], before[w], before[l]), beta=beta)
+    return tables.pair_loss(partial(losses.dpo, beta=beta), z, log(ref), w, l)
 
 
 def win_rate_of(v):
