@@ -45,6 +45,11 @@ def Positive() -> Domain:
     return Domain("positive")
 
 
+def Moderate() -> Domain:
+    """A number > 0, made as log(1 + k): draws stay below 4, where exponentials of products are floats."""
+    return Domain("positive", make=lambda k: log(1 + k))
+
+
 def Positives(*axes: str) -> Domain:
     """An array of numbers > 0."""
     return Domain("positive", axes)

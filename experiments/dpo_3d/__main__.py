@@ -47,15 +47,16 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     ds = {name: mean(one[name]) for name in ("drop", "share", "dispersion")}
     measured = ", ".join(f"{d} {x.mean:.2f} ± {x.standard_error:.2f}" for d, x in zip(("D1", "D2", "D3"), ds.values(),
                                                                                    strict=True))  # fmt: skip
-    falls = np.asarray(found["scenarios"]["dpo_fall"])
-    winners = np.asarray(found["scenarios"]["dpo_winner"])[:3]  # two shared units cannot hold four prompts' laws
-    lost, leaked = np.sum(winners != 0), np.sum(winners == network.ROLES.index("chosen of another prompt"))
+    toy = found["scenarios"]
+    wide, narrow = toy["dpo_fall"][:1].max(), toy["dpo_fall"][1:].max()
+    winners = toy["dpo_winner"][:3]  # two shared units cannot hold four prompts' laws
+    lost = ", ".join(f"{np.sum(winners == k)} {role}" for k, role in enumerate(network.ROLES) if k)
     yield "run", run_figure(setup, found), (
         f"The paper's toy, {setup.loss} by {setup.optimiser}, start {SCENARIOS[setup.scenario].title}, {setup.width} "
         f"shared units, thin lines {setup.network_seeds} seeds: {measured} (mean and standard error over seeds). In "
-        "the paper's own figure of this toy the chosen rises, then falls while the unseen take all; that did not come "
-        f"out here: over {falls.size} prompts of all scenarios, widths and seeds the chosen ends at most "
-        f"{falls.max():.2f} nats below its peak.\n"
+        "the paper's own figure of this toy the chosen rises, then falls while the unseen take all. That did "
+        f"not come out: the chosen of any prompt, in any scenario and seed, ends at most {wide:.2f} nats below its peak "
+        f"with 64 shared units and {narrow:.2f} with 2 to 4, and the unseen never have all.\n"
         + says(softmax.table_never_lowers_the_chosen)
     )  # fmt: skip
     yield "slopes", draw.slopes(setup, found), (
@@ -66,8 +67,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     )  # fmt: skip
     yield "scenarios", scenarios_figure(setup, found), (
         "The four scenarios in a table and in the network; the dotted bound holds in a table. Where the shared layer "
-        f"is narrow mass leaks rather than disperses: of the {lost} prompts whose chosen is not on top at the end "
-        f"(three or more shared units), {leaked} have another prompt's chosen there.\n"
+        "is narrow, mass leaks to what other prompts list rather than disperses. Prompts whose chosen is not on top at "
+        f"the end, of {winners.size} with three or more shared units: {lost}.\n"
         + says(softmax.unseen_gain_while_the_rejected_leads) + "\n" + says(softmax.dispersion_is_bounded) + "\n"
         + says(stated.cross_entropy_disperses_too)
     )  # fmt: skip

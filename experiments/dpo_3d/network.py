@@ -29,7 +29,7 @@ SWEEP = jnp.float32  # trends over many runs, in half the time
 BATCH = 8  # models side by side: with Adam's moments they fit into a processor's cache
 
 # What a response is to a prompt.
-ROLES = ("chosen", "rejected", "chosen of another prompt", "rejected of another prompt", "never listed")
+ROLES = ("its chosen", "its rejected", "another's chosen", "another's rejected", "never listed")
 
 _PROMPT, _RESPONSE = np.indices((PROMPTS, RESPONSES))
 _OWN = _RESPONSE % PROMPTS == _PROMPT

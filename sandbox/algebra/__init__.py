@@ -25,9 +25,9 @@ from typing import Any
 from sandbox.algebra import arrays
 
 __all__ = [
-    "along", "cosh", "dot", "exp", "exp_excess", "flow_margin", "grad", "kl", "log", "log1mexp", "log_sigmoid",
-    "log_softmax", "logsumexp", "mean", "onehot", "outer", "reading", "relu", "sigmoid", "sinh", "softmax", "softplus",
-    "sqrt", "stack", "step", "tanh", "tanh_excess", "total", "velocity",
+    "along", "arrays_only", "cosh", "dot", "exp", "exp_excess", "flow_margin", "grad", "kl", "log", "log1mexp",
+    "log_sigmoid", "log_softmax", "logsumexp", "mean", "onehot", "outer", "reading", "relu", "sigmoid", "sinh",
+    "softmax", "softplus", "sqrt", "stack", "step", "tanh", "tanh_excess", "total", "velocity",
 ]  # fmt: skip
 
 _current: ContextVar[ModuleType] = ContextVar("reading", default=arrays)
@@ -52,6 +52,12 @@ def reading(name: str) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def arrays_only(what: str) -> None:
+    """Say that what follows is numerical, an integration or a fit: in a symbolic reading NotImplementedError."""
+    if _current.get() is not arrays:
+        raise NotImplementedError(f"{what} has no symbolic reading")
 
 
 # -- elementwise ---------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ from theory.statement import (
     Equal,
     Grows,
     Index,
+    Logits,
+    Moderate,
     Positive,
     Positives,
     Reals,
@@ -47,7 +49,7 @@ from theory.statement import (
 PAPER = "yan2024dpo3d"
 TABLE: dict[str, Any] = dict(z=Reals("V"), z0=Reals("V"), w=Index("V"), l=Index("V"), beta=Positive())
 FEATURES: dict[str, Any] = dict(
-    phi=Reals("V", "d"), theta=Reals("d"), theta0=Reals("d"), w=Index("V"), l=Index("V"), beta=Positive()
+    phi=Logits("V", "d"), theta=Logits("d"), theta0=Logits("d"), w=Index("V"), l=Index("V"), beta=Moderate()
 )  # fmt: skip
 LAW: dict[str, Any] = dict(p=Simplex("V"), w=Index("V"), l=Index("V"))
 
@@ -191,7 +193,8 @@ def scores_of_pair(p, w, l, s):
 def ratio_of_the_speeds(z, z0, w, l, beta):
     """What becomes of the ratio of the slopes in a softmax table, D = pi_w - pi_l.
 
-    In log-probability it is below 1 while the rejected is likelier; in probability it goes to 0 as the rejected does.
+    In log-probability it is below 1 while the rejected is likelier. In probability it is 1 for ever if there are only
+    these two responses, and goes to 0 with the rejected if there are others.
     """
     p, rate = softmax(z), speeds(z, z0, w, l, beta)
     delta = p[w] - p[l]

@@ -22,6 +22,7 @@ from theory.statement import (
     Grows,
     Index,
     Logits,
+    Moderate,
     NonNegative,
     Positive,
     Positives,
@@ -37,8 +38,7 @@ PAPER = "chen2024rankings"
 LOG_PROBS: dict[str, Any] = dict(A=Real(), B=Real(), A0=Real(), B0=Real())
 
 
-# Any number > 0; draws stay where e^(beta x) is a float, in float32 too.
-NATS = Domain("positive", make=lambda k: log(1 + k))
+# Smaller still: e^(beta x) is to be a float in float32 too.
 BETA = Domain("positive", make=lambda k: log(1 + k) / 10)
 
 
@@ -158,7 +158,7 @@ def clock_of_a_pair(x, theta, c, beta, gamma):
 
 
 @theorem(Source(PAPER, "ours"), r"t_{flip} = (e^{\gamma\beta c} - e^{-(1-\gamma)\beta c} + \beta c)/\kappa\beta^2",
-         claim="C6", c=NATS, beta=NATS, gamma=Logits(), kappa=Positive())  # fmt: skip
+         claim="C6", c=Moderate(), beta=Moderate(), gamma=Logits(), kappa=Positive())  # fmt: skip
 def when_a_pair_flips(c, beta, gamma, kappa):
     """At the flip time the clock shows the margin at which the log-odds are zero: exponential in gamma beta c."""
     t = rankings.flip_time(c, beta=beta, kappa=kappa, gamma=gamma)
@@ -167,7 +167,7 @@ def when_a_pair_flips(c, beta, gamma, kappa):
 
 
 @theorem(Source(PAPER, "ours"), r"\min_\beta t_{flip} = (e^2+1)c^2/4\kappa \text{ at } \beta = 2/c", claim="C6",
-         c=NATS, beta=NATS, kappa=Positive())  # fmt: skip
+         c=Moderate(), beta=Moderate(), kappa=Positive())  # fmt: skip
 def valley_of_the_flip_time(c, beta, kappa):
     """No beta flips a pair sooner than beta = 2/c, at (e^2 + 1) c^2 / (4 kappa)."""
     return Bowl(
