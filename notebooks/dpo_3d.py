@@ -43,8 +43,9 @@ from theory.proof import holds, prove
 
 runtime.configure(x64=True)
 plt.style.use("experiments.house")
+plt.rcParams["figure.dpi"] = 88  # many figures in one small file
 assert jnp.ones(1).dtype == jnp.float64
-SETUP, KEY = Setup(runs=1600, last=1e4), runtime.root_key(0)
+SETUP, KEY = Setup(runs=1000, last=1e4), runtime.root_key(0)
 BETA, start = SETUP.beta, jnp.log(jnp.array(START))
 
 # %% [markdown]
@@ -399,8 +400,8 @@ for ax, units, path in zip(axes, (64, 3), paths, strict=True):
         assert np.all(unseen > most + 0.1), "beyond what a table can do"
         assert np.all((winners == 0) | (winners == 2)) and np.any(winners == 2) and mass[4][-1] < 0.02
         assert max(mass[4]) < 0.1 and max(mass[3]) > most, "what leaks goes to listed responses"
-axes[0].set_ylabel("probability, mean over\nprompts and seeds")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+_ = axes[0].set_ylabel("probability, mean over\nprompts and seeds")
 
 # %% [markdown]
 # With a wide layer the network behaves like a table. With a narrow one the mass goes astray, beyond what a table lets
