@@ -121,7 +121,8 @@ class Experiment:
     """One phenomenon's experiment. ``name`` is that of its theory, ``about`` its docstring, ``setup`` its dataclass.
 
     measure(setup, key): a dict of arrays; or a mapping from stage to such a function, each with a key of its own, and
-    then what is measured is a dict by stage of dicts by name. Arrays come back as NumPy's.
+    then what is measured is a dict by stage of dicts by name. Each is compiled as one program; arrays come back as
+    NumPy's.
     claims(setup, measured) yields checks. draw(setup, measured, verdicts) yields (name, figure, caption).
     series(measured): what numbers.json keeps; by default each array of at most 1,000 numbers.
     user: a frozen dataclass of knobs for the user's own data; if one of its flags is given, report(setup, user, key) is
@@ -227,7 +228,8 @@ def _measure(
         if arrays is None:
             # by name, so that a new stage leaves the draws of the others as they are
             key = jax.random.fold_in(root, zlib.crc32(stage.encode()))
-            arrays = {name: np.asarray(x) for name, x in function(options.setup, key).items()}
+            measured = jax.jit(function, static_argnums=0)(options.setup, key)  # op by op it would compile for longer
+            arrays = {name: np.asarray(x) for name, x in measured.items()}
             finished.write(stage, arrays)
         found[stage] = arrays
     return found if isinstance(experiment.measure, Mapping) else found["simulation"]

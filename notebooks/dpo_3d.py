@@ -156,7 +156,7 @@ show(free.learning_is_mostly_suppression, free.mass_disperses_once_the_chosen_le
 # 1. That is $\beta < 1$, the paper's own condition, now with a meaning; at $\beta = 0.1$ the exponent is ten.
 
 # %%
-show(softmax.clock_of_dpo, softmax.path_of_the_table)
+show(softmax.clock_with_features, softmax.path_of_the_table)
 show(rates.ratios_follow_powers_of_time, rates.clock_of_cross_entropy)
 far = float(jnp.max(jnp.abs(m["log_probs"] - m["closed_form"])))
 print(f"\nintegrated against closed form: {far:.0e} nats")

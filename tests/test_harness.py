@@ -814,6 +814,16 @@ def test_undecided_is_asked_again(monkeypatch, tmp_path):
     assert len(asked) == 10
 
 
+def test_a_claim_that_says_nothing_is_a_row_of_the_ledger(monkeypatch):
+    @theorem(Source(PAPER, "Eq. 9"), r"x = x", claim="T9", x=Real())
+    def nothing(x):
+        """A number is itself."""
+        return Equal(x + 1, 1 + x)
+
+    proof = _ledger._judge(nothing)
+    assert (proof.verdict, proof.holds) == ("undecided", False) and "says nothing" in proof.detail
+
+
 def test_a_warm_ledger_needs_no_sympy(proofs):
     _ledger.verdicts("toy")
     program = (

@@ -240,9 +240,15 @@ def test_verdicts_read_well():
     ]  # fmt: skip
 
 
+def test_a_claim_with_one_equality_that_says_something_is_not_empty():
+    claim = stated(lambda x: All(Equal(x + 1, 1 + x), Equal((x + 1) ** 2, x**2 + 2 * x + 1)), **X)
+    assert prove(claim) == Proved()
+
+
 @pytest.mark.parametrize(
     "claim",
     [
+        stated(lambda x: All(Equal(x + 1, 1 + x), Equal(x, x)), **X),
         stated(lambda x: Equal(x + 1, 1 + x), **X),
         stated(lambda x: Equal(exp(x), exp(x)), x=Reals("V")),
         stated(lambda s, t: SameSign(s * t, t, s), **ST),

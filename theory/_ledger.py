@@ -137,11 +137,14 @@ def write(path: Path, text: str) -> None:
 
 
 def _judge(theorem: Theorem) -> Proof:
-    from theory.proof import Checked, Proved, Undecided, holds, prove
+    from theory.proof import Checked, EmptyClaim, Proved, Undecided, Verdict, holds, prove
 
     with jax.enable_x64(True):  # counterexamples are searched for, and claims checked, in float64
         start = time.perf_counter()
-        verdict = prove(theorem)
+        try:
+            verdict: Verdict = prove(theorem)
+        except EmptyClaim:  # one claim that says nothing is no reason to hide the others
+            verdict = Undecided("both sides are the same expression: it says nothing")
         milliseconds = 1e3 * (time.perf_counter() - start)
     if isinstance(verdict, Proved):
         sizes: str | list[int] | None = list(verdict.sizes) or "every"

@@ -45,7 +45,7 @@ SIZES = (2, 3, 4)
 
 
 class EmptyClaim(ValueError):
-    """Both sides of a claim are the same expression: it says nothing."""
+    """The two sides of a claim, of each of its equalities, are the same expression: it says nothing."""
 
 
 def prove(theorem: Theorem, seconds: float = 20) -> Verdict:
@@ -114,7 +114,8 @@ def _prove_concrete(theorem: Theorem, size: int) -> bool:
 def _is_empty(relation: Relation, points: list[sp.Symbol]) -> bool:
     if callable(relation.lhs) or relation.word == "dynamics":
         return False
-    return all(a == b for a, b in components((relation.lhs, relation.rhs), points))
+    sides = [(relation.lhs, relation.rhs), *(duty.values for duty in relation.duties if duty.kind == "zero")]
+    return all(a == b for pair in sides for a, b in components(pair, points))
 
 
 def _discharged(duty: Duty, relation: Relation, points: list[sp.Symbol]) -> bool:

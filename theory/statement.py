@@ -44,8 +44,8 @@ from theory._domains import (
 __all__ = [
     "All", "Arch", "AtMost", "Below", "Bowl", "Conserved", "Domain", "Duty", "Equal", "Gap", "Given", "Grows", "Index",
     "LargestIs", "Logits", "Mean", "Moderate", "Negative", "NonNegative", "NonZeros", "Positive", "Positives", "Rate",
-    "Real", "Reals", "Relation", "SameSign", "Simplex", "Source", "Tends", "Theorem", "Unit", "Units", "arguments", "axes_of",
-    "gap", "index_names", "shapes", "sizes_for", "theorem",
+    "Real", "Reals", "Relation", "SameSign", "Simplex", "Source", "Tends", "Theorem", "Unit", "Units", "arguments",
+    "axes_of", "gap", "index_names", "shapes", "sizes_for", "theorem",
 ]  # fmt: skip
 
 # -- sources -----------------------------------------------------------------------------------------------------------

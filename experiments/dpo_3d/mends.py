@@ -161,6 +161,10 @@ def _recipes(setup: Setup) -> dict[str, Any]:
 
 
 RECIPES = tuple(_recipes(Setup()))
+STOP = {
+    "IPO": 100.0,
+    "SLiC": 100.0,
+}  # losses that stop are followed no further: at rest, log time is too coarse for them
 
 
 def three_ds(setup: Setup, key: Array) -> dict[str, Array]:
@@ -173,8 +177,10 @@ def three_ds(setup: Setup, key: Array) -> dict[str, Array]:
     times = log_times(setup.last, 121)
     pushes = [descent(partial(_loss_in_a_table, loss)) for loss in _recipes(setup).values()]
 
+    pace = jnp.array([STOP.get(name, setup.last) / setup.last for name in RECIPES])
+
     def field(z: Array, z0: Array, which: Array) -> Array:
-        return jax.lax.switch(which, pushes, z, z0)
+        return pace[which] * jax.lax.switch(which, pushes, z, z0)
 
     def one(which: Array, z: Array) -> Array:
         return jax.nn.log_softmax(flow(field, z, jnp.asarray(times), (z, which), log_time=True))
