@@ -48,4 +48,4 @@ def test_the_margin_at_a_time():
     for kappa in (0.5, 2.0):
         u = 0.7 * tables.dpo_margin(jnp.array([0.0, 3.0, 50.0]), beta=0.7, kappa=kappa)
         assert_close(u + jnp.exp(u), 1 + kappa * 0.49 * jnp.array([0.0, 3.0, 50.0]), identity())
-    assert u[0] == 0
+    assert abs(u[0]) < 1e-6  # the start is rounded by one
