@@ -20,20 +20,22 @@ from theory.statement import (
     Conserved,
     Equal,
     Index,
+    Moderate,
     NonNegative,
     Positive,
-    Positives,
     Real,
     Reals,
     SameSign,
     Simplex,
     Source,
     Tends,
+    Unit,
+    Units,
     theorem,
 )
 
 PAPER = "yan2024dpo3d"
-FREE: dict[str, Any] = dict(p=Positive(), q=Positive(), a=Positive(), b=Positive())
+FREE: dict[str, Any] = dict(p=Unit(), q=Unit(), a=Unit(), b=Unit())
 
 
 def slopes(loss, p, q, a, b):
@@ -47,7 +49,7 @@ def slopes(loss, p, q, a, b):
 
 def constant(a, b, beta):
     """C = (a/b)^beta."""
-    return (a / b) ** beta
+    return a**beta / b**beta
 
 
 # -- C1, C2: the derivatives, and their ratio --------------------------------------------------------------------------
@@ -56,7 +58,7 @@ def constant(a, b, beta):
 @theorem(Source(PAPER, "Sec. 3.1, as reported"),
          r"\partial_p L = \frac{-\beta C q^\beta}{p(p^\beta + Cq^\beta)},\;"
          r" \partial_q L = \frac{\beta C q^{\beta-1}}{p^\beta + Cq^\beta}", claim="C1",
-         **FREE, beta=Positive())  # fmt: skip
+         **FREE, beta=Moderate())  # fmt: skip
 def slopes_of_dpo(p, q, a, b, beta):
     """The derivatives of DPO's loss in the two probabilities, taken as free variables."""
     slope_p, slope_q = slopes(partial(losses.dpo, beta=beta), p, q, a, b)
@@ -66,7 +68,7 @@ def slopes_of_dpo(p, q, a, b, beta):
 
 
 @theorem(Source(PAPER, "Cor. 1, as reported"), r"\frac{\partial_q L}{\partial_p L} = -\frac{p}{q}", claim="C2",
-         **FREE, beta=Positive())  # fmt: skip
+         **FREE, beta=Moderate())  # fmt: skip
 def ratio_of_the_slopes(p, q, a, b, beta):
     """The slope in the rejected probability is larger than that in the chosen by p/q, whatever beta and reference.
 
@@ -82,7 +84,7 @@ def ratio_of_the_slopes(p, q, a, b, beta):
 
 @theorem(Source(PAPER, "Cor. 2, as reported; every beta ours"),
          r"\partial_q L \sim \beta C p^{-\beta} q^{\beta-1}\;(q \to 0)", claim="C3",
-         **FREE, beta=Positive())  # fmt: skip
+         **FREE, beta=Moderate())  # fmt: skip
 def slope_as_the_rejected_vanishes(p, q, a, b, beta):
     """As q falls, the slope in q approaches beta C p^-beta q^(beta - 1), from below and with a vanishing share missing.
 
@@ -100,7 +102,7 @@ def slope_as_the_rejected_vanishes(p, q, a, b, beta):
 
 
 @theorem(Source(PAPER, "Cor. 2, as reported"), r"-\partial_p L \sim \beta C q^\beta p^{-\beta-1} \to 0\;(q \to 0)",
-         claim="C3", **FREE, beta=Positive())  # fmt: skip
+         claim="C3", **FREE, beta=Moderate())  # fmt: skip
 def slope_in_the_chosen_vanishes(p, q, a, b, beta):
     """With p fixed, the slope in the chosen probability is at most beta C q^beta / p^(beta + 1), which goes to 0."""
     slope_p, _ = slopes(partial(losses.dpo, beta=beta), p, q, a, b)
@@ -133,7 +135,7 @@ def rejected_slope_grows_below_one(p, q, a, b, beta):
 
 
 @theorem(Source(PAPER, "Cor. 2 without its condition"), r"\partial_q^2 L \le 0 \text{ for every } \beta", claim="C3",
-         expect="refuted", witness=dict(p=2, q=1, a=1, b=1, beta=2), **FREE, beta=Positive())  # fmt: skip
+         expect="refuted", witness=dict(p=1, q=3, a=1, b=1, beta=2), **FREE, beta=Positive())  # fmt: skip
 def rejected_slope_grows_for_every_beta(p, q, a, b, beta):
     """The slope in q grows as q falls, whatever beta: false above 1, where it vanishes."""
     bend = velocity(lambda q: slopes(partial(losses.dpo, beta=beta), p, q, a, b)[1])(q)
@@ -254,7 +256,7 @@ def balance_spares_the_others(p, w, l, d):
 
 # -- C12: the flow of free variables -----------------------------------------------------------------------------------
 
-CLOCK: dict[str, Any] = dict(x=Positives("V"), start=Positives("V"), w=Index("V"), l=Index("V"), beta=Positive())
+CLOCK: dict[str, Any] = dict(x=Units("V"), start=Units("V"), w=Index("V"), l=Index("V"), beta=Moderate())
 
 
 def free_flow(start, w, l, beta):

@@ -32,6 +32,8 @@ from theory.statement import (
     AtMost,
     Equal,
     Index,
+    Logits,
+    Moderate,
     NonNegative,
     NonZeros,
     Positive,
@@ -44,7 +46,7 @@ from theory.statement import (
 )
 
 PAPER = "yan2024dpo3d"
-BETAS: dict[str, Any] = dict(beta_w=Positive(), beta_l=Positive())
+BETAS: dict[str, Any] = dict(beta_w=Moderate(), beta_l=Moderate())
 
 
 # -- C14: two betas ----------------------------------------------------------------------------------------------------
@@ -239,8 +241,8 @@ def slopes_of_ipo_and_slic(p, q, a, b, tau, delta):
 
 @theorem(Source(PAPER, "ours"),
          r"\partial_q L = \frac{b_- E q^{b_--1}}{p^{b_+} + E q^{b_-}},\; b_\pm = \beta/n_\pm,\; E = e^\gamma",
-         claim="C17", p=Positive(), q=Positive(), n_w=Positive(), n_l=Positive(), beta=Positive(),
-         gamma=Real())  # fmt: skip
+         claim="C17", p=Unit(), q=Unit(), n_w=Positive(), n_l=Positive(), beta=Unit(),
+         gamma=Logits())  # fmt: skip
 def slopes_of_simpo(p, q, n_w, n_l, beta, gamma):
     """SimPO in free variables is Flex-DPO without reference: kappa is the ratio of the lengths, chosen to rejected."""
 

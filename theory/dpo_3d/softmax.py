@@ -47,7 +47,7 @@ from theory.statement import (
 )
 
 PAPER = "yan2024dpo3d"
-TABLE: dict[str, Any] = dict(z=Reals("V"), z0=Reals("V"), w=Index("V"), l=Index("V"), beta=Positive())
+TABLE: dict[str, Any] = dict(z=Logits("V"), z0=Logits("V"), w=Index("V"), l=Index("V"), beta=Moderate())
 FEATURES: dict[str, Any] = dict(
     phi=Logits("V", "d"), theta=Logits("d"), theta0=Logits("d"), w=Index("V"), l=Index("V"), beta=Moderate()
 )  # fmt: skip
@@ -246,7 +246,7 @@ def dispersion_is_bounded(p, w, l, x):
 
 
 @theorem(Source(PAPER, "ours"), r"t^* = \frac{\beta\log\rho + \rho^\beta - 1}{2\beta^2},\; \rho = P_l/P_w", claim="C9",
-         **LAW, beta=Positive())  # fmt: skip
+         **LAW, beta=Moderate())  # fmt: skip
 def dispersion_peaks_where_both_are_equal(p, w, l, beta):
     """At the margin log(P_l / P_w) chosen and rejected are equally likely and the bound on U is reached; time t*."""
     ratio = p[l] / p[w]
@@ -267,7 +267,7 @@ def peak_time(ratio, beta):
 
 
 @theorem(Source(PAPER, "ours"), r"t^{**} = \frac{2\beta\log\rho + \rho^{2\beta} - 1}{2\beta^2}", claim="C9",
-         **LAW, beta=Positive())  # fmt: skip
+         **LAW, beta=Moderate())  # fmt: skip
 def dispersion_is_transient(p, w, l, beta):
     """At twice that margin the unseen mass is back where it was, and it only falls from there; time t**."""
     ratio = p[l] / p[w]
