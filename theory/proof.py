@@ -21,7 +21,7 @@ import sympy as sp
 
 from sandbox.algebra import reading
 from sandbox.algebra.normal import always_positive, is_zero, never_negative
-from sandbox.algebra.numeric import evaluate
+from sandbox.algebra.numeric import evaluator
 from sandbox.algebra.sizefree import axis_of
 from theory._points import (
     DIGITS,
@@ -151,11 +151,13 @@ def _fails_somewhere(theorem: Theorem, args: Mapping[str, Any], relation: Relati
         generators = random_generators(theorem, sizes, rng, largest)
         used = {v: generators[n] for n, v in named.items() if str(v).partition("@")[0] == n}
         point = {**symbol_values(theorem, generators), **used}
+        known = evaluator(point, sizes, DIGITS)
         try:
             for kind, sides in relation.duties:
                 for row in components(sides, points_of(args)) if kind in ("zero", "nonneg", "implied") else ():
-                    here = {**point, **strangers(sp.Tuple(*row), used, sizes, rng)}
-                    values = [evaluate(x, here, sizes, DIGITS) for x in row]
+                    others = strangers(sp.Tuple(*row), used, sizes, rng)
+                    at = evaluator({**point, **others}, sizes, DIGITS) if others else known
+                    values = [at(x) for x in row]
                     if differ(*values) if kind == "zero" else bare and negative(values[0]):
                         return True
         except ZeroDivisionError:
