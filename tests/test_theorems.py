@@ -69,12 +69,15 @@ def test_planted_errors_are_caught(theorem: Theorem):
 
 @pytest.mark.parametrize("theorem", EVERY)
 def test_readings_agree(theorem: Theorem):
+    absent = (
+        (NotImplementedError, TypeError) if theorem.expect == "checked" else NotImplementedError
+    )  # JAX refuses symbols
     read = 0
     for agrees in (assert_sizefree_reading_agrees, assert_concrete_reading_agrees):
         try:
             agrees(theorem)
             read += 1
-        except NotImplementedError:
+        except absent:
             continue
     if not read:
         pytest.skip("array reading only")

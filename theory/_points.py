@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import mpmath as mp
@@ -84,6 +85,16 @@ def _symbol_array(name: str, shape: tuple[int, ...], assumption: dict[str, bool]
 def smallest_sizes(theorem: Theorem) -> dict[str, int]:
     needed = {a: len(index_names(theorem, a, distinct=True)) for a in axes_of(theorem)}
     return {a: max(n, 2) for a, n in needed.items()}
+
+
+@cache
+def two_sizes(theorem: Theorem) -> tuple[dict[str, int], dict[str, int]]:
+    """The smallest size of each axis, and larger ones (3 or more), no two axes alike."""
+    smallest = smallest_sizes(theorem)
+    larger: dict[str, int] = {}
+    for axis, least in smallest.items():
+        larger[axis] = next(n for n in itertools.count(max(3, least + 1)) if n not in larger.values())
+    return smallest, larger
 
 
 def _index_choices(theorem: Theorem, sizes: Mapping[str, int], every: bool) -> Iterator[dict[str, int]]:

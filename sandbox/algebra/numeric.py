@@ -25,9 +25,7 @@ def evaluate(expr: sp.Expr, point: Mapping[sp.Basic, Any], sizes: Mapping[str, i
     return evaluator(point, sizes, digits)(expr)
 
 
-def evaluator(
-    point: Mapping[sp.Basic, Any], sizes: Mapping[str, int], digits: int = 30
-) -> Callable[[sp.Expr], mp.mpf]:
+def evaluator(point: Mapping[sp.Basic, Any], sizes: Mapping[str, int], digits: int = 30) -> Callable[[sp.Expr], mp.mpf]:
     """``evaluate`` at one point, for many expressions: what they have in common is evaluated once."""
     evaluation = _Evaluation(point, sizes)
 
