@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.algebra import reading
-from sandbox.algebra.numeric import evaluate
+from sandbox.algebra.numeric import evaluator
 from sandbox.algebra.sizefree import Family
 from tests.strategies import Generators, Sizes, index_choices, points
 from tests.tolerances import assert_close, identity
 from theory._arrays import QUICKLY_COMPILED, compiled, gap_at, relation_of, sides
 from theory._planted import Planted, plant
-from theory._points import as_arrays, random_generators, sizefree_arguments, symbol_values, two_sizes
+from theory._points import as_arrays, random_generators, sizefree_relations, symbol_values, two_sizes
 from theory.proof import Refuted, Verdict, prove
 from theory.statement import Domain, Equal, Gap, Relation, Source, Theorem, arguments, gap
 
@@ -99,13 +99,12 @@ def assert_sizefree_reading_agrees(theorem: Theorem) -> None:
     Raises NotImplementedError if there is no size-free reading.
     """
     sizes, rng = two_sizes(theorem)[1], random.Random(3)
-    for args in sizefree_arguments(theorem):
+    for args, relation in sizefree_relations(theorem):
         at = random_generators(theorem, sizes, rng, 4)
         at |= {n: at[str(args[n]).partition("@")[0]] for n, d in theorem.domains.items() if d.kind == "index"}
+        value = evaluator(symbol_values(theorem, at), sizes)
         with reading("sizefree"):
-            symbolic = sides(theorem(**args))
-        values = symbol_values(theorem, at)
-        found = [_numbers(_elements(x, sizes), values, sizes) for x in symbolic]
+            found = [_numbers(_elements(x, sizes), value) for x in sides(relation)]
         _assert_same(theorem, found, at, "size-free")
 
 
@@ -114,7 +113,8 @@ def assert_concrete_reading_agrees(theorem: Theorem) -> None:
     at = random_generators(theorem, two_sizes(theorem)[1], random.Random(4), 4)
     with reading("concrete"):
         exactly = {n: x if isinstance(x, int) else _rational(x) for n, x in at.items()}
-        found = [_numbers(np.asarray(x, dtype=object), {}, {}) for x in sides(theorem(**arguments(theorem, exactly)))]
+        value = evaluator({}, {})
+        found = [_numbers(np.asarray(x, dtype=object), value) for x in sides(theorem(**arguments(theorem, exactly)))]
     _assert_same(theorem, found, at, "concrete")
 
 
@@ -134,8 +134,8 @@ def _elements(x: Any, sizes: Sizes) -> Any:
     return elements
 
 
-def _numbers(elements: Any, values: Mapping[Any, Any], sizes: Sizes) -> Any:
-    return np.vectorize(lambda e: float(evaluate(e, values, sizes)), otypes=[float])(elements)
+def _numbers(elements: Any, value: Callable[[sp.Expr], Any]) -> Any:
+    return np.vectorize(lambda e: float(value(e)), otypes=[float])(elements)
 
 
 def _rational(x: Any) -> Any:

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
 from typing import Any
 
 import sympy as sp
 
-from sandbox.algebra import reading
 from sandbox.algebra.mutants import mutants
 from sandbox.algebra.normal import is_zero
 from sandbox.algebra.numeric import evaluator
@@ -22,7 +20,7 @@ from theory._points import (
     differ,
     points_of,
     random_generators,
-    sizefree_arguments,
+    sizefree_relations,
     strangers,
     symbol_values,
 )
@@ -56,9 +54,7 @@ def plant(theorem: Theorem) -> Planted | None:
     that the prover proves is a true statement, not a missed error.
     """
     try:
-        with reading("sizefree"):
-            args = next(sizefree_arguments(theorem))
-            relation = theorem(**args)
+        args, relation = sizefree_relations(theorem)[0]
     except (NotImplementedError, TypeError):
         return None
     pairs = [c for d in relation.duties if d.kind == "zero" for c in components(d.values, points_of(args))[-1:]]
@@ -90,7 +86,7 @@ def _fate(
 
     killed, equivalent, survivors = 0, 0, []
     for side, other in ((a, b), (b, a)):
-        for what, mutant in _spread(side):
+        for what, mutant in mutants(side, PER_SIDE) if not side.is_number else ():  # nothing to mutate in "= 0"
             defined = False
             for n in range(POINTS):  # until one catches it
                 with suppress(ZeroDivisionError):
@@ -106,11 +102,3 @@ def _fate(
                 else:
                     survivors.append(what)
     return killed, equivalent, survivors
-
-
-def _spread(side: sp.Expr) -> list[tuple[str, sp.Expr]]:
-    if side.is_number:  # nothing to mutate in "= 0"
-        return []
-    found = list(islice(mutants(side), 400))
-    stride = max(1, -(-len(found) // PER_SIDE))
-    return found[::stride]

@@ -16,7 +16,7 @@ import sympy as sp
 from sandbox.algebra import reading, sizefree
 from sandbox.algebra.sizefree import Family, Law, axis_of
 from sandbox.algebra.symbols import exact
-from theory.statement import Domain, Theorem, axes_of, index_names, shapes
+from theory.statement import Domain, Relation, Theorem, axes_of, index_names, shapes
 
 DIGITS = 30
 
@@ -43,6 +43,13 @@ def sizefree_arguments(theorem: Theorem) -> Iterator[dict[str, Any]]:
                 args[name] = family if d.law else d.make(family)
     free = [n for n, d in theorem.domains.items() if d.kind == "index" and not d.distinct]
     yield from _coincidences(args, free, theorem)
+
+
+@cache
+def sizefree_relations(theorem: Theorem) -> list[tuple[dict[str, Any], Relation]]:
+    """The claim at each of its ``sizefree_arguments``: prover, planter and tests begin with the same expressions."""
+    with reading("sizefree"):
+        return [(args, theorem(**args)) for args in sizefree_arguments(theorem)]
 
 
 def _coincidences(args: dict[str, Any], free: list[str], theorem: Theorem) -> Iterator[dict[str, Any]]:

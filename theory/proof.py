@@ -32,7 +32,7 @@ from theory._points import (
     negative,
     points_of,
     random_generators,
-    sizefree_arguments,
+    sizefree_relations,
     strangers,
     symbol_values,
     two_sizes,
@@ -91,9 +91,8 @@ def _prove(theorem: Theorem) -> Verdict:
 
 def _prove_sizefree(theorem: Theorem) -> Verdict:
     proved, empty = True, True
-    for args in sizefree_arguments(theorem):
+    for args, relation in sizefree_relations(theorem):
         with reading("sizefree"):
-            relation = theorem(**args)
             empty = empty and _is_empty(relation, points_of(args))
             if _fails_somewhere(theorem, args, relation):
                 return counterexample(theorem) or Undecided("fails at random points, no small counterexample found")
