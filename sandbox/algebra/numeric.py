@@ -65,6 +65,9 @@ class _Evaluation:
 
     def at(self, e: sp.Basic, places: Places = ()) -> Any:
         """The value of a part; ``places``: where the indices stand over which sums outside it run."""
+        if places:
+            inside = _indices(e)
+            places = tuple(place for place in places if place[0] in inside)
         if (e, places) not in self.known:
             self.known[e, places] = self._value(e, places)
         return self.known[e, places]
@@ -94,9 +97,7 @@ class _Evaluation:
                 value = value[int(self.at(k, places))]
             return _number(value)
         if isinstance(e, Total | Divergence):
-            inside = _indices(e)
-            relevant = tuple(place for place in places if place[0] in inside)
-            return self._sum(e, places) if relevant == places else self.at(e, relevant)
+            return self._sum(e, places)
         if isinstance(e, DivergenceOf):
             return _kl(*([self.at(x, places) for x in law] for law in e.laws()))
         if e.func in _FUNCTIONS:
@@ -114,10 +115,13 @@ class _Evaluation:
         return _kl(*([self.at(law, p) for p in each] for law in e.body.args))
 
 
-@lru_cache(maxsize=4096)
-def _indices(e: Total | Divergence) -> frozenset[sp.Symbol]:
-    """The points of axes that a sum depends on."""
-    return frozenset(s for s in e.free_symbols if isinstance(s, sp.Symbol) and axis_of(s))
+@lru_cache(maxsize=2**16)
+def _indices(e: sp.Basic) -> frozenset[sp.Basic]:
+    """The points of axes that an expression depends on."""
+    if isinstance(e, sp.Symbol):
+        return frozenset({e} if axis_of(e) else ())
+    inside: frozenset[sp.Basic] = frozenset().union(*map(_indices, e.args))
+    return inside - {e.index} if isinstance(e, Total | Divergence) else inside
 
 
 def _number(value: Any) -> mp.mpf:
