@@ -46,12 +46,12 @@ def _inside(expr: sp.Basic, n: int, error: Error) -> tuple[str, sp.Basic]:
 def _here(expr: sp.Basic) -> Iterator[Error]:
     args: Sequence[sp.Basic] = expr.args
     if isinstance(expr, sp.Add):
-        for n, term in enumerate(args):
-            yield lambda n=n, x=term: (f"sign of {_short(x)}", sp.Add(*args[:n], -x, *args[n + 1 :]))
+        for n in range(len(args)):
+            yield partial(_negated, args, n)
     elif isinstance(expr, sp.Mul):
         for n, factor in enumerate(args):
             if factor not in (1, -1):
-                yield lambda n=n, x=factor: (f"without factor {_short(x)}", sp.Mul(*args[:n], *args[n + 1 :]))
+                yield partial(_dropped, args, n)
     elif isinstance(expr, Divergence):
         p, q = expr.body.args
         yield lambda: ("divergence reversed", Divergence(sp.Tuple(q, p), expr.index))
@@ -64,7 +64,19 @@ def _exchanged(expr: sp.Basic) -> Iterator[Error]:
     points = sorted((s for s in expr.free_symbols if is_point(s)), key=str)
     for a, b in itertools.combinations(points, 2):
         if axis_of(a) == axis_of(b):
-            yield lambda a=a, b=b: (f"{a} and {b} exchanged", expr.xreplace({a: b, b: a}))
+            yield partial(_swapped, expr, a, b)
+
+
+def _negated(args: Sequence[sp.Basic], n: int) -> tuple[str, sp.Basic]:
+    return f"sign of {_short(args[n])}", sp.Add(*args[:n], -args[n], *args[n + 1 :])
+
+
+def _dropped(args: Sequence[sp.Basic], n: int) -> tuple[str, sp.Basic]:
+    return f"without factor {_short(args[n])}", sp.Mul(*args[:n], *args[n + 1 :])
+
+
+def _swapped(expr: sp.Basic, a: sp.Symbol, b: sp.Symbol) -> tuple[str, sp.Basic]:
+    return f"{a} and {b} exchanged", expr.xreplace({a: b, b: a})
 
 
 def _short(expr: sp.Basic, length: int = 40) -> str:
