@@ -9,7 +9,12 @@ import os
 os.environ["MPLBACKEND"] = "agg"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import time
+from collections import Counter
+from collections.abc import Iterator
+
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 
 from sandbox import runtime
@@ -28,3 +33,42 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # its clock is the machine's load, not the test's
 )
 settings.load_profile("house")
+
+
+def claim_of(item: pytest.Item) -> str | None:
+    """The id of the claim that a test in ``test_theorems`` is about: "paper-theorem"."""
+    found = getattr(item, "callspec", None)
+    return found.id if found and "theorem" in found.params else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one claim stand side by side: a worker that has proved and compiled it has it for all of them."""
+    first: dict[str, int] = {}
+    place = [first.setdefault(claim_of(item) or item.nodeid, n) for n, item in enumerate(items)]
+    items[:] = [item for _, item in sorted(zip(place, items, strict=True), key=lambda pair: pair[0])]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """The processor time of a claim's test goes with its report, from whichever worker."""
+    start = time.process_time()
+    try:
+        return (yield)
+    finally:
+        if claim_of(item):
+            item.user_properties.append(("claim", (claim_of(item), time.process_time() - start)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The mean processor time of a claim, all its tests together, and the slowest ten claims."""
+    spent: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            for what, value in getattr(report, "user_properties", ()) if getattr(report, "when", "") == "call" else ():
+                if what == "claim":
+                    spent[value[0]] += value[1]
+    if spent:
+        mean = sum(spent.values()) / len(spent)
+        terminalreporter.section(f"{len(spent)} claims, {mean:.2f} s of processor time each; the slowest")
+        for claim, seconds in spent.most_common(10):
+            terminalreporter.line(f"{seconds:6.2f} s  {claim}")

@@ -9,13 +9,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from theory._points import smallest_sizes
 from theory.statement import Theorem, axes_of, index_names, shapes
 
 Sizes = Mapping[str, int]
@@ -36,19 +34,6 @@ TABLE = {
 }
 
 
-def number(kind: str) -> st.SearchStrategy[Fraction]:
-    """A generator of one kind: "real", "nonzero" or "positive"."""
-    return st.sampled_from(TABLE[kind])
-
-
-def array(kind: str, shape: tuple[int, ...]) -> st.SearchStrategy[Any]:
-    """Generators of one kind: a number for the empty shape, else a NumPy array of Fractions."""
-    if not shape:
-        return number(kind)
-    flat = st.lists(number(kind), min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
-    return flat.map(lambda xs: np.array(xs, dtype=object).reshape(shape))
-
-
 def index_choices(theorem: Theorem, sizes: Sizes) -> list[dict[str, int]]:
     """Every choice of a theorem's indices: distinct ones differ, free ones may coincide."""
     choices: list[dict[str, int]] = [{}]
@@ -63,22 +48,28 @@ def index_choices(theorem: Theorem, sizes: Sizes) -> list[dict[str, int]]:
     return choices
 
 
-def generators(theorem: Theorem, sizes: Sizes) -> st.SearchStrategy[Generators]:
-    """The generators of a theorem's arguments at fixed sizes, rational; indices are integers."""
-    numbers = {
-        name: array(theorem.domains[name].kind, shape)
-        for name, shape in shapes(theorem, sizes).items()
-        if theorem.domains[name].kind != "index"
-    }
-    both = st.tuples(st.fixed_dictionaries(numbers), st.sampled_from(index_choices(theorem, sizes)))
-    return both.map(lambda drawn: {n: (drawn[0] | drawn[1])[n] for n in theorem.domains})
+def points(theorem: Theorem, sizes: Sizes, count: int) -> st.SearchStrategy[list[Generators]]:
+    """So many points of a theorem at fixed sizes: the rational generators of its arguments, and integers as indices.
 
+    All are read from one string of bytes, a byte a number and two for the indices: Hypothesis takes a millisecond for a
+    draw, however small. Bytes shrink to 0, which is the simplest number.
+    """
+    numbers = {n: s for n, s in shapes(theorem, sizes).items() if theorem.domains[n].kind != "index"}
+    choices = index_choices(theorem, sizes)
+    length = 2 + sum(int(np.prod(shape)) for shape in numbers.values())
 
-@cache
-def two_sizes(theorem: Theorem) -> tuple[dict[str, int], dict[str, int]]:
-    """The smallest size of each axis, and larger ones (3 or more), no two axes alike."""
-    smallest = smallest_sizes(theorem)
-    larger: dict[str, int] = {}
-    for axis, least in smallest.items():
-        larger[axis] = next(n for n in itertools.count(max(3, least + 1)) if n not in larger.values())
-    return smallest, larger
+    def point(drawn: bytes) -> Generators:
+        found: Generators = dict(choices[int.from_bytes(drawn[:2]) % len(choices)])
+        rest = iter(drawn[2:])
+        for name, shape in numbers.items():
+            table = TABLE[theorem.domains[name].kind]
+            flat = [table[byte % len(table)] for byte in itertools.islice(rest, int(np.prod(shape)))]
+            found[name] = np.array(flat, dtype=object).reshape(shape) if shape else flat[0]
+        return {name: found[name] for name in theorem.domains}
+
+    @st.composite
+    def some(draw: Any) -> list[Generators]:
+        drawn = draw(st.binary(min_size=count * length, max_size=count * length))
+        return [point(drawn[k : k + length]) for k in range(0, count * length, length)]
+
+    return some()

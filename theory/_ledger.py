@@ -25,7 +25,7 @@ import numpy as np
 
 import theory
 from sandbox.runtime import cache_directory
-from theory.statement import Theorem, arguments, gap, sizes_for
+from theory.statement import Theorem
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("sandbox", "theory")
@@ -137,6 +137,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _judge(theorem: Theorem) -> Proof:
+    from theory._arrays import relation_of
     from theory.proof import Checked, EmptyClaim, Proved, Undecided, Verdict, holds, prove
 
     with jax.enable_x64(True):  # counterexamples are searched for, and claims checked, in float64
@@ -157,7 +158,7 @@ def _judge(theorem: Theorem) -> Proof:
         where = ", ".join(f"{k} = {v}" for k, v in verdict.counterexample.items())
         sizes, detail = None, f"{where}: {verdict.lhs} against {verdict.rhs}"
     word = type(verdict).__name__.lower()
-    return Proof(_drawn(theorem)[0], word, sizes, detail, holds(theorem, verdict), round(milliseconds, 1))
+    return Proof(relation_of(theorem)[0], word, sizes, detail, holds(theorem, verdict), round(milliseconds, 1))
 
 
 def _audit(theorem: Theorem) -> Audit:
@@ -165,31 +166,23 @@ def _audit(theorem: Theorem) -> Audit:
 
     with jax.enable_x64(True):
         planted = plant(theorem)
-    met = _drawn(theorem, DRAWS)[1]
+    met = _premises_met(theorem)
     if planted is None:
         return Audit(None, None, None, [], met)
     return Audit(planted.killed, planted.planted, planted.equivalent, list(planted.survivors), met)
 
 
-def _drawn(theorem: Theorem, draws: int = 1) -> tuple[str, float | None]:
-    """The word of a theorem's relation, and the share of random draws that meet its premises."""
-    from theory._points import as_arrays, random_generators
+def _premises_met(theorem: Theorem) -> float | None:
+    """The share of random draws that meet the premises."""
+    from theory._arrays import gap_at, relation_of
+    from theory._points import random_generators, two_sizes
 
+    if "premise" not in relation_of(theorem)[1]:
+        return None
     rng = random.Random(0)
-    sizes = sizes_for(theorem, 3)
-    drawn = [as_arrays(random_generators(theorem, sizes, rng, 9)) for _ in range(draws)]
-    stacked = {n: np.stack([g[n] for g in drawn]) for n in theorem.domains}
-    word, premises = "", False
-
-    def met(generators: Any) -> Any:
-        nonlocal word, premises
-        relation = theorem(**arguments(theorem, generators))
-        word, premises = relation.word, any(duty.kind == "premise" for duty in relation.duties)
-        return gap(relation, 1e-9).met
-
     with jax.enable_x64(True):
-        share = float(np.mean(jax.jit(jax.vmap(met))(stacked)))
-    return word, share if premises else None
+        drawn = (random_generators(theorem, two_sizes(theorem)[1], rng, 9) for _ in range(DRAWS))
+        return float(np.mean([gap_at(theorem, generators, 1e-9).met for generators in drawn]))
 
 
 # -- the README's table ----------------------------------------------------------------------------------------------

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
+from typing import Any
 
 import sympy as sp
 
-from sandbox.algebra import reading
 from sandbox.algebra.mutants import mutants
 from sandbox.algebra.normal import is_zero
-from sandbox.algebra.numeric import evaluate
+from sandbox.algebra.numeric import evaluator
 from theory._points import (
     DIGITS,
     components,
     differ,
     points_of,
     random_generators,
-    sizefree_arguments,
+    sizefree_relations,
     strangers,
     symbol_values,
 )
@@ -52,49 +54,51 @@ def plant(theorem: Theorem) -> Planted | None:
     that the prover proves is a true statement, not a missed error.
     """
     try:
-        with reading("sizefree"):
-            args = next(sizefree_arguments(theorem))
-            relation = theorem(**args)
+        args, relation = sizefree_relations(theorem)[0]
     except (NotImplementedError, TypeError):
         return None
-    rng = random.Random(0)
-    sizes = sizes_for(theorem, 4)
-    drawn = [random_generators(theorem, sizes, rng, 9) for _ in range(POINTS)]
-    killed, equivalent, survivors = 0, 0, []
     pairs = [c for d in relation.duties if d.kind == "zero" for c in components(d.values, points_of(args))[-1:]]
     if not pairs:
         return None
-    for a, b in pairs:
-        for side, other in ((a, b), (b, a)):
-            for what, mutant in _spread(side):
-                caught: list[bool | None] = [None]
-                for generators in drawn:  # until one catches it
-                    caught.append(_caught(theorem, mutant, other, generators, sizes, rng))
-                    if caught[-1]:
+    sizes = sizes_for(theorem, 4)
+
+    @cache
+    def drawn(n: int) -> dict[sp.Basic, Any]:
+        return symbol_values(theorem, random_generators(theorem, sizes, random.Random(n), 9))
+
+    found = [_fate(a, b, drawn, sizes) for a, b in pairs]
+    return Planted(
+        sum(killed for killed, _, _ in found),
+        sum(equivalent for _, equivalent, _ in found),
+        tuple(what for _, _, survivors in found for what in survivors),
+    )
+
+
+def _fate(
+    a: sp.Expr, b: sp.Expr, drawn: Callable[[int], dict[sp.Basic, Any]], sizes: dict[str, int]
+) -> tuple[int, int, list[str]]:
+    """How many errors in a = b are caught, how many are none, and those that nothing catches."""
+
+    @cache
+    def at(n: int) -> Callable[[sp.Expr], Any]:
+        values = drawn(n)
+        return evaluator({**values, **strangers(sp.Tuple(a, b), values, sizes, random.Random(n))}, sizes, DIGITS)
+
+    killed, equivalent, survivors = 0, 0, []
+    for side, other in ((a, b), (b, a)):
+        for what, mutant in mutants(side, PER_SIDE) if not side.is_number else ():  # nothing to mutate in "= 0"
+            defined = False
+            for n in range(POINTS):  # until one catches it
+                with suppress(ZeroDivisionError):
+                    if differ(at(n)(mutant), at(n)(other)):
+                        killed += 1
                         break
-                if caught[-1]:
-                    killed += 1
-                elif not any(c is False for c in caught):  # defined nowhere: no statement, neither caught nor missed
+                    defined = True
+            else:
+                if not defined:  # anywhere: no statement, neither caught nor missed
                     continue
-                elif is_zero(mutant - other):
+                if is_zero(mutant - other):
                     equivalent += 1
                 else:
                     survivors.append(what)
-    return Planted(killed, equivalent, tuple(survivors))
-
-
-def _spread(side: sp.Expr) -> list[tuple[str, sp.Expr]]:
-    if side.is_number:  # nothing to mutate in "= 0"
-        return []
-    found = list(islice(mutants(side), 400))
-    stride = max(1, -(-len(found) // PER_SIDE))
-    return found[::stride]
-
-
-def _caught(theorem: Theorem, a: sp.Expr, b: sp.Expr, generators: dict, sizes: dict, rng: random.Random) -> bool | None:
-    values = symbol_values(theorem, generators)
-    point = {**values, **strangers(sp.Tuple(a, b), values, sizes, rng)}
-    try:
-        return differ(evaluate(a, point, sizes, DIGITS), evaluate(b, point, sizes, DIGITS))
-    except ZeroDivisionError:
-        return None
+    return killed, equivalent, survivors

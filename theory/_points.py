@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import mpmath as mp
@@ -15,7 +16,7 @@ import sympy as sp
 from sandbox.algebra import reading, sizefree
 from sandbox.algebra.sizefree import Family, Law, axis_of
 from sandbox.algebra.symbols import exact
-from theory.statement import Domain, Theorem, axes_of, index_names, shapes
+from theory.statement import Domain, Relation, Theorem, axes_of, index_names, shapes
 
 DIGITS = 30
 
@@ -42,6 +43,13 @@ def sizefree_arguments(theorem: Theorem) -> Iterator[dict[str, Any]]:
                 args[name] = family if d.law else d.make(family)
     free = [n for n, d in theorem.domains.items() if d.kind == "index" and not d.distinct]
     yield from _coincidences(args, free, theorem)
+
+
+@cache
+def sizefree_relations(theorem: Theorem) -> list[tuple[dict[str, Any], Relation]]:
+    """The claim at each of its ``sizefree_arguments``: prover, planter and tests begin with the same expressions."""
+    with reading("sizefree"):
+        return [(args, theorem(**args)) for args in sizefree_arguments(theorem)]
 
 
 def _coincidences(args: dict[str, Any], free: list[str], theorem: Theorem) -> Iterator[dict[str, Any]]:
@@ -84,6 +92,16 @@ def _symbol_array(name: str, shape: tuple[int, ...], assumption: dict[str, bool]
 def smallest_sizes(theorem: Theorem) -> dict[str, int]:
     needed = {a: len(index_names(theorem, a, distinct=True)) for a in axes_of(theorem)}
     return {a: max(n, 2) for a, n in needed.items()}
+
+
+@cache
+def two_sizes(theorem: Theorem) -> tuple[dict[str, int], dict[str, int]]:
+    """The smallest size of each axis, and larger ones (3 or more), no two axes alike."""
+    smallest = smallest_sizes(theorem)
+    larger: dict[str, int] = {}
+    for axis, least in smallest.items():
+        larger[axis] = next(n for n in itertools.count(max(3, least + 1)) if n not in larger.values())
+    return smallest, larger
 
 
 def _index_choices(theorem: Theorem, sizes: Mapping[str, int], every: bool) -> Iterator[dict[str, int]]:

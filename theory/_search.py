@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-import jax
 import mpmath as mp
 import numpy as np
 import sympy as sp
@@ -16,9 +15,10 @@ import sympy as sp
 from sandbox.algebra import reading
 from sandbox.algebra.numeric import evaluate
 from sandbox.algebra.symbols import exact
-from theory._points import DIGITS, as_arrays, components, differ, negative, random_generators, smallest_sizes
+from theory._arrays import gap_at
+from theory._points import DIGITS, components, differ, negative, random_generators, two_sizes
 from theory._verdicts import Refuted
-from theory.statement import Relation, Theorem, arguments, gap
+from theory.statement import Relation, Theorem, arguments
 
 
 def counterexample(theorem: Theorem) -> Refuted | None:
@@ -66,16 +66,13 @@ def _suspects(theorem: Theorem, tries: int = 2000) -> Iterator[dict[str, Any]]:
         yield {n: np.array(x, dtype=object) if isinstance(x, list | tuple) else x for n, x in theorem.witness.items()}
         return
     rng = random.Random(0)
-    for base in (2, 3):
-        sizes = {a: max(base, n) for a, n in smallest_sizes(theorem).items()}
+    for sizes in two_sizes(theorem):
         drawn = [
             random_generators(theorem, sizes, rng, largest) for largest in (2, 3, 6, 20) for _ in range(tries // 4)
         ]
         drawn.sort(key=_complexity)
-        stacked = {n: np.stack([as_arrays(g)[n] for g in drawn]) for n in theorem.domains}
-        with reading("arrays"):
-            found = jax.jit(jax.vmap(lambda g: gap(theorem(**arguments(theorem, g)), 1e-6)))(stacked)
-        yield from (drawn[k] for k in np.flatnonzero(np.asarray((found.excess > 1) & found.met))[:20])
+        found = (g for g, at in ((g, gap_at(theorem, g, 1e-6)) for g in drawn) if at.met and at.excess > 1)
+        yield from itertools.islice(found, 20)
 
 
 def _complexity(generators: Mapping[str, Any]) -> int:

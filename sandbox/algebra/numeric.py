@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import mpmath as mp
@@ -21,8 +22,18 @@ def evaluate(expr: sp.Expr, point: Mapping[sp.Basic, Any], sizes: Mapping[str, i
     sizes: the number of elements of each axis. Raises KeyError for a symbol without a value, ZeroDivisionError where
     the expression is not defined; a value outside the reals (log of a negative number) comes back complex or as nan.
     """
-    with mp.workdps(digits):
-        return _Evaluation(sizes).at(sp.sympify(expr), dict(point))
+    return evaluator(point, sizes, digits)(expr)
+
+
+def evaluator(point: Mapping[sp.Basic, Any], sizes: Mapping[str, int], digits: int = 30) -> Callable[[sp.Expr], mp.mpf]:
+    """``evaluate`` at one point, for many expressions: what they have in common is evaluated once."""
+    evaluation = _Evaluation(point, sizes)
+
+    def value(expr: sp.Expr) -> mp.mpf:
+        with mp.workdps(digits):
+            return evaluation.at(sp.sympify(expr))
+
+    return value
 
 
 def _kl(p: list[mp.mpf], q: list[mp.mpf]) -> mp.mpf:
@@ -42,56 +53,75 @@ _FUNCTIONS = {
 }
 
 
+Places = tuple[tuple[sp.Symbol, int], ...]
+
+
 class _Evaluation:
-    """One expression at one point; a sum met again under the same indices is not summed again."""
+    """Expressions at one point; a part met again, under the same summation indices, is not evaluated again."""
 
-    def __init__(self, sizes: Mapping[str, int]) -> None:
-        self.sizes = sizes
-        self.sums: dict[tuple[Any, ...], mp.mpf] = {}
+    def __init__(self, point: Mapping[sp.Basic, Any], sizes: Mapping[str, int]) -> None:
+        self.point, self.sizes = point, sizes
+        self.known: dict[tuple[sp.Basic, Places], Any] = {}
 
-    def at(self, e: sp.Basic, point: dict[sp.Basic, Any]) -> Any:
+    def at(self, e: sp.Basic, places: Places = ()) -> Any:
+        """The value of a part; ``places``: where the indices stand over which sums outside it run."""
+        if places:
+            inside = _indices(e)
+            places = tuple(place for place in places if place[0] in inside)
+        if (e, places) not in self.known:
+            self.known[e, places] = self._value(e, places)
+        return self.known[e, places]
+
+    def _value(self, e: sp.Basic, places: Places) -> Any:
         if e.is_Rational:
             return mp.mpf(int(e.p)) / int(e.q)
-        if e in point:
-            value = point[e]
+        for index, n in places:
+            if e == index:
+                return n
+        if e in self.point:
+            value = self.point[e]
             return value if isinstance(value, int | mp.mpf) else _number(value)
         if isinstance(e, sp.Symbol) and e.name.startswith("size@"):
             return mp.mpf(self.sizes[axis_of(e)])
         if isinstance(e, sp.Add):
-            return mp.fsum(self.at(x, point) for x in e.args)
+            return mp.fsum(self.at(x, places) for x in e.args)
         if isinstance(e, sp.Mul):
-            return mp.fprod(self.at(x, point) for x in e.args)
+            return mp.fprod(self.at(x, places) for x in e.args)
         if isinstance(e, sp.Pow):
-            return mp.power(self.at(e.base, point), self.at(e.exp, point))
+            return mp.power(self.at(e.base, places), self.at(e.exp, places))
         if isinstance(e, KroneckerDelta):
-            return mp.mpf(self.at(e.args[0], point) == self.at(e.args[1], point))
+            return mp.mpf(self.at(e.args[0], places) == self.at(e.args[1], places))
         if isinstance(e, sp.Indexed):
-            value = point[e.base]
+            value = self.point[e.base]
             for k in e.indices:
-                value = value[int(self.at(k, point))]
+                value = value[int(self.at(k, places))]
             return _number(value)
         if isinstance(e, Total | Divergence):
-            return self.sum(e, point)
+            return self._sum(e, places)
         if isinstance(e, DivergenceOf):
-            return _kl(*([self.at(x, point) for x in law] for law in e.laws()))
+            return _kl(*([self.at(x, places) for x in law] for law in e.laws()))
         if e.func in _FUNCTIONS:
-            return _FUNCTIONS[e.func](self.at(e.args[0], point))
+            return _FUNCTIONS[e.func](self.at(e.args[0], places))
         if e in (sp.zoo, sp.nan):
             raise ZeroDivisionError("the expression is not defined here")
         if e.is_number:
             return mp.mpmathify(e.evalf(mp.mp.dps))
         raise KeyError(f"no value for {e}")
 
-    def sum(self, e: Total | Divergence, point: dict[sp.Basic, Any]) -> mp.mpf:
-        indices = sorted((s for s in e.free_symbols if s in point and axis_of(s)), key=sp.default_sort_key)
-        key = (e, *(point[i] for i in indices))
-        if key not in self.sums:
-            each = [{**point, e.index: n} for n in range(self.sizes[axis_of(e.index)])]
-            if isinstance(e, Total):
-                self.sums[key] = mp.fsum(self.at(e.body, p) for p in each)
-            else:
-                self.sums[key] = _kl(*([self.at(law, p) for p in each] for law in e.body.args))
-        return self.sums[key]
+    def _sum(self, e: Total | Divergence, places: Places) -> mp.mpf:
+        each: list[Places] = [(*places, (e.index, n)) for n in range(self.sizes[axis_of(e.index)])]
+        if isinstance(e, Total):
+            return mp.fsum(self.at(e.body, p) for p in each)
+        return _kl(*([self.at(law, p) for p in each] for law in e.body.args))
+
+
+@lru_cache(maxsize=2**16)
+def _indices(e: sp.Basic) -> frozenset[sp.Basic]:
+    """The points of axes that an expression depends on."""
+    if isinstance(e, sp.Symbol):
+        return frozenset({e} if axis_of(e) else ())
+    inside: frozenset[sp.Basic] = frozenset().union(*map(_indices, e.args))
+    return inside - {e.index} if isinstance(e, Total | Divergence) else inside
 
 
 def _number(value: Any) -> mp.mpf:
