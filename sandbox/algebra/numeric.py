@@ -45,8 +45,8 @@ _FUNCTIONS = {
     sp.log: mp.log,
     sp.Abs: abs,
     sp.sign: mp.sign,
-    PositivePart: lambda x: max(x, mp.mpf(0)),
-    Step: lambda x: mp.mpf(x > 0),
+    PositivePart: lambda x: mp.nan if isinstance(x, mp.mpc) else max(x, mp.mpf(0)),  # only real numbers have a sign
+    Step: lambda x: mp.nan if isinstance(x, mp.mpc) else mp.mpf(x > 0),
     FlowMargin: lambda s: s - mp.lambertw(mp.exp(s)).real,
     ExpExcess: lambda x: mp.expm1(x) - x,
     TanhExcess: lambda x: x - mp.tanh(x),
