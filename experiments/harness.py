@@ -186,10 +186,11 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
     setup, folder = options.setup, options.folder
     theorems = theory.theorems(experiment.name)
     with _terminal.progress(len(experiment.stages) + 3) as begin:
-        begin("proofs")
-        proofs = _ledger.verdicts(experiment.name)
         finished = _record.Partial(folder, setup, options.run.seed, experiment.stages)
-        found = _measure(experiment, options, finished, begin)
+        with _ledger.ahead(experiment.name):
+            found = _measure(experiment, options, finished, begin)
+            begin("proofs")
+        proofs = _ledger.verdicts(experiment.name)
         begin("claims")
         verdicts = _joined(theorems, proofs, experiment.claims(setup, found))
         series = _small(found) if experiment.series is None else experiment.series(found)

@@ -269,15 +269,18 @@ def test_another_seed_other_numbers(run, tmp_path):
 
 
 def test_stages_have_keys_of_their_own(run):
-    drawn = {}
+    drawn = []
 
     def keep(setup, key):
-        drawn[len(drawn)] = key
-        return {"x": jnp.zeros(1)}
+        return {"bits": jax.random.key_data(key)}
+
+    def collect(setup, found):
+        drawn.extend(found[stage]["bits"].tolist() for stage in found)
+        return ()
 
     for stages in ({"a": keep, "b": keep}, {"b": keep}):
-        assert run(experiment=replace(TOY, measure=stages, claims=lambda s, m: (), draw=lambda s, m, v: ())) == 0
-    a, b, b_alone = (jax.random.key_data(drawn[k]).tolist() for k in range(3))
+        assert run(experiment=replace(TOY, measure=stages, claims=collect, draw=lambda s, m, v: ())) == 0
+    a, b, b_alone = drawn
     assert a != b == b_alone
 
 
@@ -522,7 +525,7 @@ def test_a_killed_run_leaves_every_file_old_or_new(tmp_path, delay):
     assert {*written(tmp_path).values()} == {b"last" * 4096} and not list(tmp_path.glob(".new-*"))
 
 
-@dataclass
+@dataclass(eq=False)
 class Counting:
     """A stage that says how often it ran, and breaks off while told to."""
 
@@ -822,6 +825,40 @@ def test_a_claim_that_says_nothing_is_a_row_of_the_ledger(monkeypatch):
 
     proof = _ledger._judge(nothing)
     assert (proof.verdict, proof.holds) == ("undecided", False) and "says nothing" in proof.detail
+
+
+def test_what_is_not_proved_yet_is_proved_meanwhile(monkeypatch, tmp_path):
+    """By a process of its own, for a paper that stands on disk; not if all is known; not after an error."""
+    began = []
+
+    class Prover:
+        def __init__(self, command, **kwargs):
+            began.append(command[-1])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            began.append("waited")
+
+        def kill(self):
+            began.append("killed")
+
+    monkeypatch.setattr(_ledger, "directory", lambda: tmp_path)
+    monkeypatch.setattr(_ledger.subprocess, "Popen", Prover)
+    with _ledger.ahead("toy"):
+        pass
+    assert began == []
+    with _ledger.ahead("entanglement"):
+        pass
+    assert began == ["from theory import _ledger; _ledger.verdicts('entanglement')", "waited"]
+    with pytest.raises(RuntimeError), _ledger.ahead("entanglement"):
+        raise RuntimeError
+    assert began[2:] == [began[0], "killed", "waited"]
+    _ledger.write(_ledger._path("entanglement", "verdicts"), "{}")
+    with _ledger.ahead("entanglement"):
+        pass
+    assert len(began) == 5
 
 
 def test_a_warm_ledger_needs_no_sympy(proofs):

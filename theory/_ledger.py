@@ -11,9 +11,11 @@ import json
 import os
 import platform
 import random
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -86,6 +88,25 @@ def audits(name: str) -> dict[str, Audit]:
     return _kept(name, "audits", Audit, _audit, lambda audit: True)
 
 
+@contextmanager
+def ahead(name: str) -> Iterator[None]:
+    """Prove in a process of its own what the ledger does not know, while this one simulates; done when it is left.
+
+    ``verdicts`` then only reads; it proves by itself whatever that process did not.
+    """
+    stated = any((ROOT / "theory" / place).exists() for place in (f"{name}.py", name))
+    if not stated or _path(name, "verdicts").exists():
+        yield
+        return
+    program = f"from theory import _ledger; _ledger.verdicts({name!r})"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.DEVNULL) as prover:
+        try:
+            yield
+        except BaseException:
+            prover.kill()
+            raise
+
+
 def directory() -> Path:
     """Where the ledger is kept: beside the compiled programs. Nothing is created here."""
     return cache_directory().parents[1] / "proofs"
@@ -101,6 +122,10 @@ def fingerprint() -> str:
     return found.hexdigest()
 
 
+def _path(name: str, kind: str) -> Path:
+    return directory() / f"{name}-{kind}-{fingerprint()[:16]}.json"
+
+
 Entry = TypeVar("Entry", Proof, Audit)
 
 
@@ -110,7 +135,7 @@ def _kept(
     stated = theory.theorems(name)
     if len({t.name for t in stated}) < len(stated):
         raise ValueError(f"{name}: two theorems of one name among {sorted(t.name for t in stated)}")
-    path = directory() / f"{name}-{kind}-{fingerprint()[:16]}.json"
+    path = _path(name, kind)
     known: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         known = json.loads(path.read_text(encoding="utf-8"))
