@@ -541,23 +541,29 @@ class Counting:
 
 
 def test_a_stopped_run_resumes(run, tmp_path):
+    def run_anew(*argv, experiment):
+        jax.clear_caches()  # a stage that is compiled already would not be seen to run
+        return run(*argv, experiment=experiment)
+
     run("--out", str(tmp_path / "whole"))
     first, second = Counting(points), Counting(signs, breaks=True)
     experiment = replace(TOY, measure={"points": first, "signs": second})
     with pytest.raises(KeyboardInterrupt):
-        run(experiment=experiment)
+        run_anew(experiment=experiment)
     second.breaks = False
-    assert run("--resume", "--seed", "1", "--out", str(tmp_path), experiment=experiment) == 0  # nothing of another seed
+    assert (
+        run_anew("--resume", "--seed", "1", "--out", str(tmp_path), experiment=experiment) == 0
+    )  # nothing of another seed
     assert len(first.runs) == 2
     second.breaks = True
     with pytest.raises(KeyboardInterrupt):
-        run(experiment=experiment)
+        run_anew(experiment=experiment)
     second.breaks = False
-    assert run("--resume", experiment=experiment) == 0
+    assert run_anew("--resume", experiment=experiment) == 0
     assert (len(first.runs), len(second.runs)) == (3, 4)
     for name in ("numbers.json", "points.png"):
         assert (tmp_path / "toy" / name).read_bytes() == (tmp_path / "whole/toy" / name).read_bytes()
-    assert run(experiment=experiment) == 0  # without --resume everything is simulated
+    assert run_anew(experiment=experiment) == 0  # without --resume everything is simulated
     assert len(first.runs) == 4
 
 
