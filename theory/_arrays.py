@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -16,12 +17,22 @@ from theory.statement import Gap, Relation, Theorem, arguments, gap
 
 NUMBERS = ("zero", "nonneg", "positive", "implied", "premise", "state")  # duties whose values are numbers or arrays
 # The programs run in microseconds, and compiling them is most of the cost of trying a claim: a fifth of it like this.
-QUICKLY_COMPILED = {
+CHEAP = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_use_fusion_emitters": False,
-    "xla_cpu_parallel_codegen_split_count": 1,
 }
+
+
+@cache
+def quickly_compiled() -> dict[str, Any]:
+    """The options of a cheap compilation that this version of XLA knows, on this device; it refuses the others."""
+    known = {}
+    for name, value in CHEAP.items():
+        with suppress(jax.errors.JaxRuntimeError):
+            jax.jit(lambda x: x, compiler_options={name: value})(0.0)
+            known[name] = value
+    return known
 
 
 def sides(relation: Relation) -> list[Any]:
@@ -38,7 +49,7 @@ def compiled(theorem: Theorem) -> Callable[[Mapping[str, Any], float], tuple[Gap
             relation = theorem(**arguments(theorem, at))
             return gap(relation, tolerance), sides(relation)
 
-    return jax.jit(read, compiler_options=QUICKLY_COMPILED)
+    return jax.jit(read, compiler_options=quickly_compiled())
 
 
 def gap_at(theorem: Theorem, generators: Mapping[str, Any], tolerance: float) -> Gap:
