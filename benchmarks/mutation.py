@@ -43,14 +43,14 @@ COPY = STORE / "checkout"
 PACKAGES = ("sandbox", "theory")
 LOADED = ("flax.nnx", "hypothesis.extra.numpy", "jax", "matplotlib.pyplot", "optax", "pytest", "scipy.stats", "sympy")
 GOAL, AT_LEAST = 0.9, 6
-TIMEOUT = 400  # seconds; a mutant that takes longer is caught
+TIMEOUT = 240  # seconds; a mutant that takes longer is caught
 
 ENGINE = ("test_proof", "test_claims", "test_planted")
 LEDGER = ("test_harness", "-k", "theory or ledger or verdict or table or proofs")
 GUARDS = {  # the quickest first
     "sandbox/algebra/__init__.py": ("test_algebra",),
     "sandbox/algebra/arrays.py": ("test_algebra", "test_normal"),
-    "sandbox/algebra/concrete.py": ("test_algebra", "test_normal", "test_proof", "test_planted"),
+    "sandbox/algebra/concrete.py": ("test_proof", "test_planted", "test_algebra"),
     "sandbox/algebra/mutants.py": ("test_planted",),
     "sandbox/algebra/normal.py": ("test_normal", "test_proof"),
     "sandbox/algebra/numeric.py": ("test_algebra", "test_normal", "test_planted"),
@@ -239,7 +239,7 @@ def survives(mutant: Mutant, text: str) -> bool:
         status = run(guards(mutant), TIMEOUT)
     finally:
         path.write_bytes(original)
-    if status in (4, 5):
+    if status == 5:  # 4 is a mutant that conftest.py could not import
         raise RuntimeError(f"{mutant}: pytest {guards(mutant)} ran no test, see {STORE / 'last.log'}")
     return status == 0
 
