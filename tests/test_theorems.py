@@ -5,6 +5,7 @@ Nothing here names a theorem: whoever adds ``theory/NAME.py`` adds it to these t
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from tests.engine import (
     survey,
     verdict,
 )
+from theory import statement
 from theory.proof import Refuted, holds
 from theory.statement import Theorem
 
 STATED = {name: theory.theorems(name) for name in theory.names()}
 EVERY = [pytest.param(t, id=f"{name}-{t.name}") for name, found in STATED.items() for t in found]
 TRUE = [p for p in EVERY if p.values[0].expect != "refuted"]
+RELATIONS = {
+    name for name, f in vars(statement).items() if getattr(f, "__annotations__", {}).get("return") == "Relation"
+}
 FALSE = [p for p in EVERY if p.values[0].expect == "refuted"]
 PROVED = [p for p in EVERY if p.values[0].expect == "proved"]
 
@@ -81,6 +86,37 @@ def test_readings_agree(theorem: Theorem):
 
 
 # -- how they are written ----------------------------------------------------------------------------------------------
+
+
+def unstated(source: str) -> list[str]:
+    """The functions that return a relation, are no theorem, and are used by no other function: claims that got lost."""
+    functions = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+    called = {(n.func.id, f.name) for f in functions for n in ast.walk(f) if is_call(n)}
+    return [
+        f.name
+        for f in functions
+        if any(isinstance(n, ast.Return) and is_call(n.value) and n.value.func.id in RELATIONS for n in ast.walk(f))
+        and not any(is_call(d) and d.func.id == "theorem" for d in f.decorator_list)
+        and not any(name == f.name != user for name, user in called)
+    ]
+
+
+def is_call(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_no_claim_is_without_its_decorator(name: str):
+    place = Path(theory.__file__).parent / name
+    for module in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+        assert unstated(module.read_text(encoding="utf-8")) == [], module.name
+
+
+def test_a_claim_without_its_decorator_is_seen():
+    claim, helper = "def c(x):\n    return Equal(x, x)\n", "def h(x):\n    return AtMost(x, 1)\n"
+    assert unstated(claim) == ["c"]
+    assert unstated("@theorem(SOURCE, 'x', x=Reals())\n" + claim) == []
+    assert unstated(helper + "def user(x):\n    return h(x)\n") == []
 
 
 def keys_of(bibliography: str) -> set[str]:
