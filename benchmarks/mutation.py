@@ -162,11 +162,8 @@ def theorems(mutant: Mutant) -> list[str]:
     """The theorems that a line of a paper's theory is part of, or whose function uses it; else all of its module."""
     source = (COPY / mutant.module).read_text(encoding="utf-8")
     tree = ast.parse(source)
-    stated = {
-        n.name: ast.unparse(n)
-        for n in tree.body
-        if isinstance(n, ast.FunctionDef) and any("theorem(" in ast.unparse(d) for d in n.decorator_list)
-    }
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef)]
+    stated = {f.name: ast.unparse(f) for f in functions if any(isinstance(d, ast.Call) for d in f.decorator_list)}
     names = [
         name
         for n in tree.body
