@@ -883,10 +883,20 @@ def test_audits():
     assert 0.2 < found["square_is_more_above_one"].met < 0.9
 
 
+def test_errors_are_added_over_the_claims_that_they_were_planted_in():
+    numbers = [(3, 4, 2), (None, None, None), (5, 5, 1)]
+    found = [_ledger.Audit(*killed_planted_equivalent, [], None) for killed_planted_equivalent in numbers]
+    assert _ledger.errors(found) == (8, 9, 3)
+    assert _ledger.totals([], found) == (
+        "0 claims, all as expected; 8 of 9 planted errors caught (+3 that are true statements)"
+    )
+
+
 def test_python_m_theory(capsys, monkeypatch):
     assert prove_all.main([]) == 0
     out = capsys.readouterr().out
-    assert "toy: 5 claims, all as expected" in out
+    killed, planted, equivalent = _ledger.errors(_ledger.audits("toy").values())
+    assert f"toy: 5 claims, all as expected; {killed} of {planted} planted errors caught (+{equivalent} " in out
     assert "errors caught" in out
     assert prove_all.main(["toys"]) == 2
     assert "'toys' is no phenomenon; there are toy" in capsys.readouterr().err
@@ -911,7 +921,9 @@ def test_the_table_in_the_readme(tmp_path, monkeypatch, capsys):
     assert prove_all.main(["--readme"]) == 0
     assert _ledger.stale(readme) == ""
     text = readme.read_text()
-    assert "| [toy](theory/toy.py) | Sums and products (Toy et al., 2026) | 5 | 4 | 0 | 0 | 1 | 0 |" in text
+    killed, planted, _ = _ledger.errors(_ledger.audits("toy").values())
+    assert f"| Sums and products (Toy et al., 2026) | 5 | 4 | 0 | 0 | 1 | 0 | {killed}/{planted} |" in text
+    assert "| [toy](theory/toy.py) | " in text
     assert text.startswith("# x\n")
     assert text.endswith("\n\nmore\n")
     for bad in ("no marks", f"{_ledger.END}\n{_ledger.BEGIN}", marks + marks):

@@ -239,6 +239,7 @@ POSITIVE = {
     "log above one": lambda: log(1 + t) + log(1 + exp(a)),
     "rest of a law": lambda: (1 - p[w]) * 2 + p[l],
     "softmax": lambda: softmax(x)[w],
+    "both parts of a ratio below zero": lambda: (t * s - (t + s) ** 2) / (t * s - (t + 2 * s) ** 2),
     "logistic slope": lambda: grad(softplus)(a) * grad(softplus)(-a),
 }
 NONNEGATIVE = {

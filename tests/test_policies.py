@@ -86,6 +86,9 @@ def test_prefix_ids_tell_prefixes_apart():
     by_prefix = {(k, *row[:k].tolist()): int(ids[n, k]) for n, row in enumerate(tokens) for k in range(4)}
     assert sorted(by_prefix.values()) == list(range(policies.number_of_prefixes(3, 4)))
     assert all(by_prefix[k, *row[:k].tolist()] == ids[n, k] for n, row in enumerate(tokens) for k in range(4))
+    nested = policies.prefix_ids(tokens.reshape(9, 9, 4), 3)  # tokens lie on the last axis, whatever comes before
+    np.testing.assert_array_equal(nested.reshape(81, 4), ids)
+    np.testing.assert_array_equal(policies.prefix_ids(tokens[5], 3), ids[5])
 
 
 # -- Gram matrices ---------------------------------------------------------------------------------------------------

@@ -52,6 +52,18 @@ def test_installed_copy_caches_in_the_users_directory(monkeypatch, tmp_path):
     assert runtime.cache_directory() == tmp_path / "caches" / "softmax-sandbox" / "jax" / jaxlib.__version__
 
 
+@pytest.mark.parametrize(
+    ("platform", "caches"), [("darwin", "Library/Caches"), ("win32", "AppData/Local"), ("linux", ".cache")]
+)
+def test_caches_lie_where_each_system_keeps_them(monkeypatch, tmp_path, platform, caches):
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "lib" / "sandbox" / "runtime.py"))
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for variable in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    assert runtime.cache_directory() == tmp_path / caches / "softmax-sandbox" / "jax" / jaxlib.__version__
+
+
 def test_root_key_is_typed_and_the_same_in_both_precisions():
     for seed in (0, 7, 2**32 - 1):
         bits = []

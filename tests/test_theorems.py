@@ -5,7 +5,10 @@ Nothing here names a theorem: whoever adds ``theory/NAME.py`` adds it to these t
 
 from __future__ import annotations
 
+import ast
+import itertools
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -21,12 +24,17 @@ from tests.engine import (
     survey,
     verdict,
 )
+from theory import statement
 from theory.proof import Refuted, holds
 from theory.statement import Theorem
 
+ROOT = Path(theory.__file__).parents[1]
 STATED = {name: theory.theorems(name) for name in theory.names()}
 EVERY = [pytest.param(t, id=f"{name}-{t.name}") for name, found in STATED.items() for t in found]
 TRUE = [p for p in EVERY if p.values[0].expect != "refuted"]
+RELATIONS = {
+    name for name, f in vars(statement).items() if getattr(f, "__annotations__", {}).get("return") == "Relation"
+}
 FALSE = [p for p in EVERY if p.values[0].expect == "refuted"]
 PROVED = [p for p in EVERY if p.values[0].expect == "proved"]
 
@@ -81,6 +89,49 @@ def test_readings_agree(theorem: Theorem):
 
 
 # -- how they are written ----------------------------------------------------------------------------------------------
+
+
+def unstated(sources: list[str], elsewhere: Collection[str] = ()) -> list[str]:
+    """The claims that lost their decorator: functions without one that nothing in the sources uses.
+
+    ``elsewhere``: names that experiments use, for formulas; a function that returns a relation is none.
+    """
+    trees = [ast.parse(source) for source in sources]
+    functions = [n for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef) and not n.decorator_list]
+    used = {
+        name
+        for top in itertools.chain.from_iterable(tree.body for tree in trees)
+        for node in ast.walk(top)
+        for name in [getattr(node, "id", getattr(node, "attr", None))]
+        if name != getattr(top, "name", "")
+    }
+    return [
+        f.name
+        for f in functions
+        if f.name not in used and (f.name not in elsewhere or RELATIONS & {*words(ast.unparse(f))})
+    ]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_no_claim_is_without_its_decorator(name: str):
+    theories, experiments = (
+        [p.read_text(encoding="utf-8") for p in (ROOT / folder).rglob("*.py") if name in p.with_suffix("").parts]
+        for folder in ("theory", "experiments")
+    )
+    assert theories
+    assert unstated(theories, {word for text in experiments for word in words(text)}) == []
+
+
+def test_a_claim_without_its_decorator_is_seen():
+    claim, helper = "def c(x):\n    return Equal(x, x)\n", "def h(x):\n    return 2 * x\n"
+    assert unstated([claim, helper + "def user(x):\n    return h(x)\n"]) == ["c", "user"]
+    assert unstated(["@theorem(SOURCE, 'x', x=Reals())\n" + claim]) == []
+    assert unstated(["def again(n):\n    return again(n - 1)\n"]) == ["again"]
+    assert unstated([claim, helper], elsewhere={"c", "h"}) == ["c"]
 
 
 def keys_of(bibliography: str) -> set[str]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tolerances import Tolerance, assert_close, golden, identity, monte_carlo, step_error
+from tests.tolerances import GOLDEN, IDENTITY, Tolerance, assert_close, golden, identity, monte_carlo, step_error
 
 
 def test_precision_in_force_decides():
@@ -15,6 +15,13 @@ def test_precision_in_force_decides():
             assert golden() == golden(dtype)
     assert identity("float64").rtol == 1e-9
     assert identity("float32").rtol == 1e-4
+
+
+@pytest.mark.parametrize("table", [IDENTITY, GOLDEN])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_limits_lie_above_rounding_and_far_below_one(table, dtype):
+    eps, tolerance = np.finfo(dtype).eps, table[dtype]
+    assert 10 * eps < tolerance.atol <= tolerance.rtol < np.cbrt(eps)
 
 
 @pytest.mark.parametrize(

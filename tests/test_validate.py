@@ -56,6 +56,18 @@ def test_one_of():
         validate.one_of("way", "median", ("sum", "mean"))
 
 
+def test_whole():
+    for n in (2, np.int32(2), np.uint8(2)):
+        assert type(validate.whole("n", n)) is int
+        assert validate.whole("n", n, least=2) == 2
+    for n in (0, -1, 2.0, True, "2", None, float("nan")):
+        with pytest.raises(ValueError) as error:
+            validate.whole("n", n)
+        assert str(error.value) == f"n = {n!r}: must be a whole number of at least 1"
+    with pytest.raises(ValueError, match=r"^n = 2: must be a whole number of at least 3$"):
+        validate.whole("n", 2, least=3)
+
+
 def test_only_what_is_known_is_looked_at():
     unknown = [sp.Symbol("x"), -sp.Symbol("x", positive=True), np.array([sp.Symbol("x")]), Family(lambda i: i, ("V",))]
     for x in [*unknown, None, "text"]:

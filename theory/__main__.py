@@ -73,7 +73,7 @@ def _print(
             "" if audit.met is None else f"{audit.met:.0%}",
         )
     terminal.print(table, markup=False, highlight=False)
-    terminal.print(f"{name}: {_ledger.totals(proofs.values())}\n", markup=False, highlight=False)
+    terminal.print(f"{name}: {_ledger.totals(proofs.values(), audits.values())}\n", markup=False, highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

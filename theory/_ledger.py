@@ -214,10 +214,11 @@ def _premises_met(theorem: Theorem) -> float | None:
 
 
 def markdown() -> str:
-    """One row a phenomenon: its paper, and how many of its claims are proved, checked, refuted as expected, or open."""
+    """One row a phenomenon: its paper, its claims by their verdict, and the planted errors that were caught."""
+    counted = ["Claims", "Proved, every size", "Proved, sizes 2-4", "Checked", "Refuted", "Open", "Errors caught"]
     rows = [
-        "| Phenomenon | Paper | Claims | Proved, every size | Proved, sizes 2-4 | Checked | Refuted | Open |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+        " | ".join(["| Phenomenon", "Paper", *counted]) + " |",
+        " | ".join(["| ---", "---", *["--:"] * len(counted)]) + " |",
     ]
     for name in theory.names():
         found = verdicts(name).values()
@@ -231,7 +232,8 @@ def markdown() -> str:
         ]
         place = f"theory/{name}" if (ROOT / "theory" / name).is_dir() else f"theory/{name}.py"
         paper = _first_line(ROOT / place).replace("|", r"\|")
-        rows.append(" | ".join([f"| [{name}]({place})", paper, *map(str, counts)]) + " |")
+        killed, planted, _ = errors(audits(name).values())
+        rows.append(" | ".join([f"| [{name}]({place})", paper, *map(str, counts), f"{killed}/{planted}"]) + " |")
     return "\n".join(rows)
 
 
@@ -258,8 +260,18 @@ def _first_line(path: Path) -> str:
     return (doc or "").partition("\n")[0].rstrip(".")
 
 
-def totals(proofs: Iterable[Proof]) -> str:
-    """The count of claims that stand as expected, in words."""
+def errors(audits: Iterable[Audit]) -> tuple[int, int, int]:
+    """The planted errors caught, all that change a claim, and the "errors" that are true statements."""
+    tried = [a for a in audits if a.planted is not None]
+    return sum(a.killed or 0 for a in tried), sum(a.planted or 0 for a in tried), sum(a.equivalent or 0 for a in tried)
+
+
+def totals(proofs: Iterable[Proof], audits: Iterable[Audit]) -> str:
+    """The count of claims that stand as expected, and of planted errors caught, in words."""
     proofs = list(proofs)
     open_ = sum(not p.holds for p in proofs)
-    return f"{len(proofs)} claims, {f'{open_} not as expected' if open_ else 'all as expected'}"
+    killed, planted, equivalent = errors(audits)
+    return (
+        f"{len(proofs)} claims, {f'{open_} not as expected' if open_ else 'all as expected'};"
+        f" {killed} of {planted} planted errors caught (+{equivalent} that are true statements)"
+    )
