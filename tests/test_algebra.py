@@ -25,7 +25,7 @@ from theory.statement import Index, Positive, Positives, Real, Reals, Simplex
 
 X64 = jax.config.jax_enable_x64
 DTYPES = [jnp.float32] + [jnp.float64] * X64
-WORDS = [word for word in algebra.__all__ if word != "reading"]
+WORDS = [word for word in algebra.__all__ if word not in ("arrays_only", "reading")]
 
 
 def rounding(dtype: type, of_order_one: bool = False) -> Tolerance:
@@ -227,6 +227,13 @@ def test_symbolic_readings_of_words_together_are_their_array_reading(what):
     body, domains = COMPOSED[what]
     assert_concrete_reading_agrees(value_of(body, **domains))
     assert_sizefree_reading_agrees(value_of(body, **domains))
+
+
+@pytest.mark.parametrize("name", ["sizefree", "concrete"])
+def test_what_is_numerical_says_so_in_a_symbolic_reading(name):
+    algebra.arrays_only("a fit")
+    with reading(name), pytest.raises(NotImplementedError, match="a fit has no symbolic reading"):
+        algebra.arrays_only("a fit")
 
 
 def test_every_word_has_a_case_and_three_readings():

@@ -54,7 +54,8 @@ MOVED: dict[tuple[str, str], type[Verdict]] = {
     ("entanglement", "factor_two"): Proved,
     ("entanglement", "gram_of_one_token"): Proved,
     ("dpo_3d", "limits_of_the_slope_in_the_rejected"): Checked,
-    ("dpo_3d", "clock_of_dpo"): Proved,
+    ("entanglement", "clock_of_dpo"): Proved,
+    ("dpo_3d", "clock_with_features"): Proved,
     ("dpo_3d", "ratios_follow_powers_of_time"): Proved,
     ("dpo_3d", "rates_in_a_table"): Checked,
 }

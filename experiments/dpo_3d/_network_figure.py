@@ -65,10 +65,9 @@ def run_figure(setup: Setup, measured: Measured) -> Figure:
         style = CURVES[name]
         panel.plot(found["step"], found[name].T, lw=0.6, alpha=0.5, **{**style, "ls": "-"})
         panel.plot(found["step"], found[name].mean(axis=0), lw=2, **style)
-        at = (0.96, found[name].mean(axis=0)[-1])
-        panel.annotate(name, at, xycoords=("axes fraction", "data"), xytext=(0, 9), textcoords="offset points",
-                       ha="right", color=style["color"])  # fmt: skip
+        panel.plot([], [], lw=2, label=name, **style)
     ax.set(xlabel="step", ylabel="log-probability (nats)", title="the pair, mean over prompts")
+    ax.legend(loc="lower left")
     right.set(xlabel="step", ylabel="probability", ylim=(-0.03, 1.03), title="all other responses")
     return figure
 
