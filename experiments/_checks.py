@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import _programs
 from sandbox.tolerances import Tolerance, identity
 from sandbox.validate import broadcastable
-from theory.statement import Domain, Relation, Theorem, arguments, gap, shapes, sizes_for
+from theory import _ledger
+from theory.statement import Domain, Gap, Relation, Theorem, arguments, gap, shapes, sizes_for
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,10 @@ def drift(
     def quantities(_: Any, values: dict[str, Any]) -> list[tuple[Any, Any]]:
         return list(_rates(theorem(**values)))
 
-    found = jax.jit(jax.vmap(quantities, in_axes=(0, axes)))(jnp.zeros(count), given)
+    found = _programs.run(
+        jax.vmap(quantities, in_axes=(0, axes)), jnp.zeros(count), given,
+        name=theorem.name, made_of=f"drift {theorem.id} {axes}", written=theorem.body, level=0,
+    )  # fmt: skip
     if not found:
         raise ValueError(f"{theorem.id}: nothing in it is conserved or grows at a rate")
     values, rates = (np.concatenate([np.reshape(pair[k], (count, -1)) for pair in found], axis=1) for k in (0, 1))
@@ -145,6 +150,9 @@ def agrees(theorem: Theorem, predicted: Any, happened: Any, why: str = "no run m
 @cache
 def word_of(theorem: Theorem) -> str:
     """The word of the relation that a theorem asserts: "equality", "bound" …; nothing is computed."""
+    known = _ledger.known(theorem)
+    if known is not None:
+        return known.relation
     found = []
 
     def note(generators: Any) -> Any:
@@ -235,11 +243,16 @@ def _worst(theorem: Theorem, arrays: dict[str, Any], allowed: Tolerance, *, refu
 
     def at(_: Any, values: dict[str, Any]) -> Any:
         relation = theorem(**values)
-        return gap(relation, allowed.rtol), _sides(relation)
+        return tuple(gap(relation, allowed.rtol)), _sides(relation)
 
     if not count:
         return _vacuous(theorem, allowed.rtol, "no states")
-    found, sides = jax.jit(jax.vmap(at, in_axes=(0, axes)))(jnp.zeros(count), given)
+    judged, sides = _programs.run(
+        jax.vmap(at, in_axes=(0, axes)), jnp.zeros(count), given,
+        name=theorem.name, made_of=f"along {theorem.id} {axes} {allowed.rtol}", written=theorem.body,
+        level=0,
+    )  # fmt: skip
+    found = Gap(*judged)
     excess, met = np.asarray(found.excess), np.asarray(found.met)
     if not met.any():
         return _vacuous(theorem, allowed.rtol, f"no state of {count:,} meets the premises")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import re
+import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,3 +73,85 @@ def write(figure: Figure, below: float, path: Path) -> None:
     kind = path.suffix[1:]
     area = Bbox.from_extents(0, -below, width, height)
     figure.savefig(path, format=kind, metadata=FORMATS[kind], bbox_inches=area)
+
+
+class Drawers:
+    """Saves figures, from the second on with one process more, where there is a processor for it: ``write``, ``wait``.
+
+    Half of a short run is drawing, which is Python on one processor.
+    """
+
+    def __init__(self, quick: bool = False) -> None:
+        self._quick, self._thread = quick, ThreadPoolExecutor(1)
+        self._second: subprocess.Popen[bytes] | None = None
+        self._drawing: tuple[Future[None], tuple[Figure, float, Path]] | None = None
+        self._begun = 0
+
+    def __enter__(self) -> Drawers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        self._thread.shutdown()
+
+    def write(self, figure: Figure, below: float, path: Path) -> None:
+        """As the function ``write``, but it may be done only after ``wait``."""
+        self._begun += 1
+        idle = self._drawing is None or self._drawing[0].done()
+        if self._begun > 1 and idle and (os.cpu_count() or 1) > 1:
+            try:
+                job = pickle.dumps((figure, below, path.absolute()))
+            except (AttributeError, TypeError, pickle.PicklingError):  # a function inside that has no name, say
+                return write(figure, below, path)
+            self.wait()
+            self._drawing = self._thread.submit(self._send, job), (figure, below, path)
+        else:
+            write(figure, below, path)
+
+    def wait(self) -> None:
+        """Return once all is written. Raises what went wrong in the other process."""
+        drawing, self._drawing = self._drawing, None
+        if drawing is None:
+            return
+        try:
+            drawing[0].result()
+        except (EOFError, BrokenPipeError):  # it was killed, for memory perhaps
+            self._end()
+            write(*drawing[1])
+
+    def _end(self) -> None:
+        second, self._second = self._second, None
+        if second is not None:
+            second.kill()
+            second.communicate()
+
+    def _send(self, job: bytes) -> None:
+        if self._second is None:
+            program = f"from experiments import _figures; _figures.serve({self._quick})"
+            place = Path(__file__).parents[1]
+            self._second = subprocess.Popen(
+                [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=place
+            )
+        assert self._second.stdin is not None and self._second.stdout is not None
+        self._second.stdin.write(job)
+        self._second.stdin.flush()
+        problem = pickle.load(self._second.stdout)
+        if problem is not None:
+            raise problem
+
+
+def serve(quick: bool) -> None:
+    """What the other process does: read a figure, write it, say so, until there is no more."""
+    with style(quick):
+        while True:
+            try:
+                job = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            try:
+                write(*job)
+                problem = None
+            except Exception as error:  # it is raised where the figure comes from
+                problem = error
+            sys.stdout.buffer.write(pickle.dumps(problem))
+            sys.stdout.buffer.flush()

@@ -31,7 +31,7 @@ import jax
 import numpy as np
 
 import theory
-from experiments import _figures, _flags, _record, _terminal
+from experiments import _figures, _flags, _programs, _record, _terminal
 from experiments._checks import Check, agrees, along, constant, drift, measured, refuted, word_of
 from experiments._flags import knob
 from sandbox import runtime
@@ -196,8 +196,7 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
         series = _small(found) if experiment.series is None else experiment.series(found)
         begin("figures")
         record = _frame(experiment, options) | {"claims": [_said(row) for row in verdicts]}
-        with _figures.style(options.run.quick):
-            files = _write(options, record | {"series": series}, experiment.draw(setup, found, verdicts))
+        files = _write(options, record | {"series": series}, experiment.draw(setup, found, verdicts))
         finished.remove()
     _terminal.print_verdicts(verdicts.rows)
     _print_files(folder, files)
@@ -206,7 +205,7 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
 
 def _report(experiment: Experiment, options: _flags.Options) -> int:
     assert experiment.report is not None
-    with _terminal.progress(1) as begin, _figures.style(options.run.quick):
+    with _terminal.progress(1) as begin:
         begin("your data")
         report = experiment.report(options.setup, options.user, runtime.root_key(options.run.seed))
         said = {"given": asdict(options.user), **report.record}
@@ -229,7 +228,11 @@ def _measure(
         if arrays is None:
             # by name, so that a new stage leaves the draws of the others as they are
             key = jax.random.fold_in(root, zlib.crc32(stage.encode()))
-            measured = jax.jit(function, static_argnums=0)(options.setup, key)  # op by op it would compile for longer
+            measured = _programs.run(
+                partial(function, options.setup), key,
+                name=experiment.name, made_of=f"{stage} {options.setup}", written=function,
+                level=1 if options.run.quick else None,
+            )  # fmt: skip
             arrays = {name: np.asarray(x) for name, x in measured.items()}
             finished.write(stage, arrays)
         found[stage] = arrays
@@ -286,16 +289,18 @@ def _write(options: _flags.Options, record: Mapping[str, Any], drawings: Drawing
     """Figures, and then the record: all of them, or none if a drawing fails. The names of the files."""
     shown: list[dict[str, str]] = []
 
-    def files() -> Iterator[tuple[str, Callable[[Path], object]]]:
+    def files(drawers: _figures.Drawers) -> Iterator[tuple[str, Callable[[Path], object]]]:
         for name, figure, words in drawings:
             shown.append({"name": name, "caption": words})
             below = _figures.caption(figure, words)
             for kind in options.formats:
-                yield f"{name}.{kind}", partial(_figures.write, figure, below)
+                yield f"{name}.{kind}", partial(drawers.write, figure, below)
+        drawers.wait()
         whole = _record.text({**record, "figures": shown})
         yield "numbers.json", lambda path: path.write_text(whole, encoding="utf-8", newline="\n")
 
-    return _record.save(options.folder, files())
+    with _figures.style(options.run.quick), _figures.Drawers(options.run.quick) as drawers:
+        return _record.save(options.folder, files(drawers))
 
 
 def _print_files(folder: Path, files: Sequence[str]) -> None:

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from sandbox.algebra import reading
 from sandbox.algebra.numeric import evaluator
 from sandbox.algebra.sizefree import Family
+from sandbox.runtime import quickly_compiled
 from tests.strategies import Generators, Sizes, index_choices, points
 from tests.tolerances import assert_close, identity
-from theory._arrays import compiled, gap_at, quickly_compiled, relation_of, sides
+from theory._arrays import compiled, gap_at, relation_of, sides
 from theory._planted import Planted, plant
 from theory._points import as_arrays, random_generators, sizefree_relations, symbol_values, two_sizes
 from theory.proof import Refuted, Verdict, prove
@@ -155,5 +156,5 @@ def counterexample_on_arrays(theorem: Theorem, found: Refuted) -> Gap:
     args = {}
     for name, text in found.counterexample.items():
         args[name] = number(text)
-    read = jax.jit(lambda args: gap(theorem(**args), identity().rtol), compiler_options=quickly_compiled())
+    read = jax.jit(lambda args: gap(theorem(**args), identity().rtol), compiler_options=quickly_compiled(0))
     return read(args)

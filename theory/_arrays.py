@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -12,27 +11,11 @@ import jax
 import numpy as np
 
 from sandbox.algebra import reading
+from sandbox.runtime import quickly_compiled
 from theory._points import as_arrays, random_generators, two_sizes
 from theory.statement import Gap, Relation, Theorem, arguments, gap
 
 NUMBERS = ("zero", "nonneg", "positive", "implied", "premise", "state")  # duties whose values are numbers or arrays
-# The programs run in microseconds, and compiling them is most of the cost of trying a claim: a fifth of it like this.
-CHEAP = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
-}
-
-
-@cache
-def quickly_compiled() -> dict[str, Any]:
-    """The options of a cheap compilation that this version of XLA knows, on this device; it refuses the others."""
-    known = {}
-    for name, value in CHEAP.items():
-        with suppress(jax.errors.JaxRuntimeError):
-            jax.jit(lambda x: x, compiler_options={name: value})(0.0)
-            known[name] = value
-    return known
 
 
 def sides(relation: Relation) -> list[Any]:
@@ -49,7 +32,7 @@ def compiled(theorem: Theorem) -> Callable[[Mapping[str, Any], float], tuple[Gap
             relation = theorem(**arguments(theorem, at))
             return gap(relation, tolerance), sides(relation)
 
-    return jax.jit(read, compiler_options=quickly_compiled())
+    return jax.jit(read, compiler_options=quickly_compiled(0))  # it runs for microseconds
 
 
 def gap_at(theorem: Theorem, generators: Mapping[str, Any], tolerance: float) -> Gap:

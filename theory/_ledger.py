@@ -83,6 +83,13 @@ def verdicts(name: str) -> dict[str, Proof]:
     return _kept(name, "verdicts", Proof, _judge, lambda proof: proof.verdict != "undecided")
 
 
+def known(theorem: Theorem) -> Proof | None:
+    """The verdict on a theorem if it is in the ledger already; nothing is proved."""
+    _, _, name = theorem.body.__module__.partition("theory.")
+    proofs = _read(_path(name.partition(".")[0], "verdicts")) if name else {}
+    return Proof(**proofs[theorem.name]) if theorem.name in proofs else None
+
+
 def audits(name: str) -> dict[str, Audit]:
     """The audit of each theorem of a phenomenon, by the theorem's name. Takes several times as long as the verdicts."""
     return _kept(name, "audits", Audit, _audit, lambda audit: True)
@@ -112,12 +119,13 @@ def directory() -> Path:
     return cache_directory().parents[1] / "proofs"
 
 
-def fingerprint() -> str:
+def fingerprint(folders: Iterable[str] = SOURCES, files: str = "*.py") -> str:
     """A digest of what a verdict depends on: each source of ``sandbox`` and ``theory``, and the libraries."""
     found = hashlib.sha256(platform.python_version().encode())
     for library in LIBRARIES:
         found.update(f"{library} {version(library)}\n".encode())
-    for path in sorted(p for folder in SOURCES for p in (ROOT / folder).rglob("*.py")):
+    every = (p for folder in folders for p in (ROOT / folder).rglob(files))
+    for path in sorted(p for p in every if p.is_file() and p.parent.name != "__pycache__"):
         found.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()
 
@@ -136,9 +144,7 @@ def _kept(
     if len({t.name for t in stated}) < len(stated):
         raise ValueError(f"{name}: two theorems of one name among {sorted(t.name for t in stated)}")
     path = _path(name, kind)
-    known: dict[str, Any] = {}
-    with suppress(OSError, ValueError):
-        known = json.loads(path.read_text(encoding="utf-8"))
+    known = _read(path)
     found = {t.name: entry(**known[t.name]) if t.name in known else find(t) for t in stated}
     keep = {n: asdict(e) for n, e in found.items() if lasting(e)}  # a busy machine may run out of time: ask again
     if keep != known:
@@ -149,12 +155,19 @@ def _kept(
     return found
 
 
-def write(path: Path, text: str) -> None:
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    return {}
+
+
+def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: in a folder beside it first, then moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         new = Path(folder, path.name)
-        new.write_text(text, encoding="utf-8", newline="\n")
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(new, path)
 
 
