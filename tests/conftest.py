@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from sandbox import runtime
+from tests.toy import proofs, run, toy  # noqa: F401 - fixtures, for the tests that ask for them
 
 jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
