@@ -46,7 +46,7 @@ GOAL, AT_LEAST = 0.9, 6
 TIMEOUT = 240  # seconds; a mutant that takes longer is caught
 
 ENGINE = ("test_proof", "test_claims", "test_planted")
-LEDGER = ("test_harness", "-k", "theory or ledger or verdict or table or proofs or audits or errors")
+LEDGER = ("test_ledger",)
 GUARDS = {  # the quickest first
     "sandbox/algebra/__init__.py": ("test_algebra",),
     "sandbox/algebra/arrays.py": ("test_algebra", "test_normal"),

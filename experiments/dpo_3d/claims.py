@@ -11,7 +11,7 @@ import numpy as np
 from experiments.dpo_3d.linear import KNOBS as SCORES
 from experiments.dpo_3d.linear import STEP, L, W
 from experiments.dpo_3d.setup import Setup
-from experiments.dpo_3d.table import START
+from experiments.dpo_3d.table import DESCENT_BETA, START
 from experiments.harness import Check, agrees, along, constant, drift, measured, refuted
 from sandbox.statistics import log_log_slope
 from sandbox.tables import dpo_margin
@@ -40,8 +40,10 @@ def _in_a_table(setup: Setup, m: Mapping[str, Any]) -> Iterator[Check]:
     yield drift(softmax.clock_with_features, m["time"], tolerance=1e-6, why=RK4, theta=z, theta0=constant(z0), **table)
     yield drift(softmax.sum_of_logits_is_conserved, m["time"], tolerance=identity(), z=z, z0=constant(z0), **pair)
     yield measured(softmax.path_of_the_table, m["log_probs"], m["closed_form"], 1e-6, RK4)
-    halving = "error of gradient descent, half the curvature of the path: it halves with the step"
-    descent = step_error(float(m["learning_rate"][-1]), 0.06, halving)
+    # The margin's speed falls from f0 = beta to f: Euler's error is (step / 2) f log(f0 / f) and less than step^2 more.
+    # No log-probability moves by more than the margin does.
+    euler = "at most f0 / 2e, where f0 = beta is the margin's first speed, which falls"
+    descent = step_error(float(m["learning_rate"][-1]), DESCENT_BETA / (2 * np.e), euler)
     yield measured(softmax.path_of_the_table, m["descent_gap"][-1], 0.0, descent)
     states = {"z": z[z[:, L] > -300], "z0": constant(z0), **pair}
     for theorem in (

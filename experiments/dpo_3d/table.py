@@ -19,6 +19,7 @@ from theory.dpo_3d.softmax import peak_time, return_time
 
 START = (0.05, 0.4, 0.3, 0.15, 0.1)  # chosen, rejected and three unseen responses: the chosen off-policy
 W, L = 0, 1
+DESCENT_BETA = 0.5  # of the run by gradient descent whose distance from the flow is measured
 
 RESPONSES = 10
 
@@ -73,8 +74,8 @@ def table(setup: Setup, key: Array) -> dict[str, Array]:
     end = steps * rates[-1]
 
     def gap(rate: Array, count: int) -> Array:
-        last = train(table_loss, start, (start, 0.5), steps=count, learning_rate=rate).params
-        return jnp.max(jnp.abs(jax.nn.log_softmax(last) - closed_form(start, 0.5, end)))
+        last = train(table_loss, start, (start, DESCENT_BETA), steps=count, learning_rate=rate).params
+        return jnp.max(jnp.abs(jax.nn.log_softmax(last) - closed_form(start, DESCENT_BETA, end)))
 
     gaps = [gap(rate, steps // 2**k) for rate, k in zip(rates, (2, 1, 0), strict=True)]
     return {

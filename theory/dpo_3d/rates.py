@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sandbox import losses, tables
 from sandbox.algebra import (
@@ -140,6 +141,7 @@ def margin_peaks_at_two(beta, t):
 
 TIMES = log_times(1e9, 73)
 LATE = TIMES > 1e7
+BAND = 1 / np.log(1e7)  # a factor log t bends the exponent of t by 1 / log t; other powers have left 1e-3 by then
 
 
 def late_rates(loss, p, w, l, o, exponents):
@@ -156,10 +158,9 @@ def late_rates(loss, p, w, l, o, exponents):
         return flow(push, log(p), TIMES, (beta,), log_time=True)
 
     late = softmax(jax.vmap(states)(jnp.array(list(exponents))))[:, LATE]
-    # within: in the last two decades other powers have left 1e-3, and a logarithm of t bends an exponent by 1 / log t
     return All(
         *(
-            Rate(TIMES[LATE], late[i, :, k], -x, within=0.05)
+            Rate(TIMES[LATE], late[i, :, k], -x, within=BAND)
             for i, pair in enumerate(exponents.values())
             for k, x in zip((l, o), pair, strict=True)
         )
