@@ -108,8 +108,8 @@ def _of_samples(setup: Setup, runs: Mapping[str, Any], tasks: Mapping[str, Any])
     theory = np.asarray(utility.frequency_error(SMALL_LAW, sizes))
     yield measured(decisions.error_of_the_raw_frequency, runs["raw"], theory, identity())
     for size in LARGE:
-        yield measured(decisions.error_of_the_raw_frequency, runs[f"raw_{size}"],
-                       float(utility.frequency_error(SMALL_LAW, size)), monte_carlo(float(runs[f"error_{size}"])))  # fmt: skip
+        expected, error = utility.frequency_error(SMALL_LAW, size), monte_carlo(float(runs[f"error_{size}"]))
+        yield measured(decisions.error_of_the_raw_frequency, runs[f"raw_{size}"], expected, error)
     s = np.exp(-measure.STOPS / 4)  # how far a uniform start is still felt after so many steps
     yield refuted(decisions.inversion_never_hurts, q=constant(SMALL_LAW), s=1 - s, n=10.0)
     yield measured(inversion.inversion_of_full_batches_is_the_law, tasks["largest_inverted"], 0.0, identity())

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from experiments.duality import measure
@@ -36,8 +37,7 @@ def order_first(setup: Setup, measured: Measured) -> Figure:
             ("pairs", BLUE, "-", "o", "pairs in order"), ("kl", RED, "--", "s", "KL, share of its start"),
         ):  # fmt: skip
             y = run[prefix + name]
-            if name == "kl":
-                y = y / y.max(axis=1, keepdims=True)
+            y = y / run["start"][:, None] if name == "kl" else y
             ax.fill_between(steps, y.min(axis=0), y.max(axis=0), color=colour, alpha=0.2, lw=0)
             ax.plot(steps, y.mean(axis=0), color=colour, ls=style, marker=marker, markevery=2, ms=4, label=words)
         ax.set(xscale="log", xlabel="step of descent", title=title, ylim=(0, 1.05))
@@ -66,7 +66,7 @@ def sampling(setup: Setup, measured: Measured) -> Figure:
                                                         (PURPLE, "-.", "D", "best temperature"))):  # fmt: skip
         right.errorbar(DECIDED, tasks["regret"][:, k], 2 * tasks["error"][:, k], color=colour, ls=style,
                        marker=marker, ms=4, label=words)  # fmt: skip
-    inverted, uniform, one_hot = tasks["others"]
+    uniform = tasks["others"][1]
     right.axhline(uniform, color="0.4", ls=":", lw=1.2)
     label(right, 32, uniform * 0.72, "a uniform guess", "0.35", ha="right")
     right.plot(DECIDED, np.full(len(DECIDED), 1.3e-4), ls="", marker="v", color=BLUE, ms=6, clip_on=False,
@@ -104,18 +104,17 @@ def phase(setup: Setup, measured: Measured) -> Figure:
     lengths = np.arange(1, setup.longest + 1)
     figure, ax = plt.subplots(figsize=(6.4, 3.8))
     edges = np.concatenate([[STEPS[0] / 1.1], np.sqrt(STEPS[1:] * STEPS[:-1]), [STEPS[-1] * 1.1]])
-    for value, colour, hatch in ((0, "#56B4E9", ""), (1, "#E69F00", "///"), (2, "#999999", "...")):
+    for value, colour in ((0, "#56B4E9"), (1, "#E69F00"), (2, "#999999")):
         shown = np.ma.masked_where(kind.T != value, np.ones_like(kind.T, float))
-        ax.pcolormesh(edges, np.arange(len(lengths) + 1) + 0.5, shown, cmap=plt.matplotlib.colors.ListedColormap([colour]),
-                      alpha=0.55, lw=0, rasterized=True)  # fmt: skip
-        del hatch
+        ax.pcolormesh(edges, np.arange(len(lengths) + 1) + 0.5, shown, cmap=ListedColormap([colour]), alpha=0.55, lw=0,
+                      rasterized=True)  # fmt: skip
     fine = np.arange(1, 129)
     ax.plot(fine, run["critical"][fine, -1], color="black", ls="-", lw=1.6)
     ax.axhline(run["critical"][-1, -1], color="black", ls="--", lw=1.2)
     label(ax, 40, 10, "the gold sentence", "black", ha="center")
     label(ax, 2.3, 14, "the empty sentence,\nthrough flattening", "black", ha="center")
     label(ax, 12, run["critical"][-1, -1] + 3, "the empty sentence, even for the data law", "black", ha="center")
-    label(ax, 5.3, 8.4, r"$L^*(T)$", "black", ha="left")
+    label(ax, 9.5, 12.4, r"$L^*(T)$", "black", ha="left")
     ax.set(xscale="log", xlabel="step of descent T", ylabel="length L (tokens)", xlim=(edges[0], edges[-1]),
            ylim=(0.5, setup.longest + 0.5))  # fmt: skip
     ax.grid(visible=False)
@@ -148,11 +147,14 @@ def small_samples(setup: Setup, measured: Measured) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.6, 3.4), width_ratios=(1.35, 1))
     steps = np.arange(1, 33)
     top = np.ceil(10 * np.abs(better).max()) / 10
-    drawn = left.pcolormesh(steps, sizes, better, cmap="RdBu_r", vmin=-top, vmax=top, shading="nearest", rasterized=True)
+    drawn = left.pcolormesh(
+        steps, sizes, better, cmap="RdBu_r", vmin=-top, vmax=top, shading="nearest", rasterized=True
+    )
     left.contour(steps, sizes, better, levels=[0], colors="black", linewidths=1.6)
     bar = figure.colorbar(drawn, ax=left)
     bar.set_label("log10 of error, softmax / inverted")
-    left.set(xscale="log", yscale="log", xlabel="step of descent T", ylabel="sample size n", title="who is closer?")
+    left.set(xscale="log", yscale="log", xlabel="step of descent T", ylabel="sample size n", title="who is closer?",
+             xlim=(1, 32), ylim=(sizes[0], sizes[-1]))  # fmt: skip
     label(left, 7, sizes[0] * 2.2, "inversion hurts", BLUE, ha="center")
     if sizes[-1] >= 40:
         label(left, 1.9, 38, "it helps", RED, ha="center")
@@ -176,7 +178,9 @@ def order_lost(setup: Setup, measured: Measured) -> Figure:
     for x in (2, 4):
         left.axvline(x, color="0.4", ls=":", lw=1.2)
     left.legend(loc="upper left")
-    left.set(xlabel=r"step size $\eta$", ylabel="share of runs that lose an order", ylim=(-0.03, 1), title="few outputs")
+    left.set(
+        xlabel=r"step size $\eta$", ylabel="share of runs that lose an order", ylim=(-0.03, 1), title="few outputs"
+    )
     right.plot(OTHERS, run["leaders"], color=PURPLE, ls="-", lw=1.4)
     right.axhline(0, color="black", ls="-", lw=0.9)
     near = int(np.argmin(np.abs(OTHERS - 3.5e7)))
@@ -194,10 +198,14 @@ def sharing(setup: Setup, measured: Measured) -> Figure:
     at = np.ma.masked_invalid(run["at_level"].mean(axis=0))  # (rho, levels)
     left.set_facecolor("0.85")
     left.patch.set(hatch="////", edgecolor="0.6")
-    drawn = left.pcolormesh(run["rho"], LEVELS, at.T, cmap="cividis", vmin=0.7, vmax=1, shading="nearest", rasterized=True)
+    drawn = left.pcolormesh(
+        run["rho"], LEVELS, at.T, cmap="cividis", vmin=0.7, vmax=1, shading="nearest", rasterized=True
+    )
     bar = figure.colorbar(drawn, ax=left)
     bar.set_label("share of pairs in order")
-    left.set(yscale="log", xlabel=r"sharing $\rho$", ylabel="KL left, share of its start", title="from table to network")
+    left.set(
+        yscale="log", xlabel=r"sharing $\rho$", ylabel="KL left, share of its start", title="from table to network"
+    )
     left.set_yticks([0.5, 0.2, 0.1, 0.05], ["0.5", "0.2", "0.1", "0.05"])
     left.minorticks_off()
     left.grid(visible=False)

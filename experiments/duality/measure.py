@@ -35,7 +35,9 @@ def downhill(u: Array, q: Array) -> Array:
 
 def path(q: Array, steps: int, eta: float = 1.0) -> Array:
     """Utilities (steps + 1, ..., V) of a table trained on laws q (..., V) from a uniform start."""
-    return train(None, nothing(q), (q,), gradient=downhill, steps=steps, learning_rate=eta, record=lambda u, q: u).history
+    return train(
+        None, nothing(q), (q,), gradient=downhill, steps=steps, learning_rate=eta, record=lambda u, q: u
+    ).history
 
 
 def inverted_path(u: Array, eta: float = 1.0) -> Array:
@@ -60,7 +62,7 @@ def divergence(q: Array, p: Array) -> Array:
 
 
 def sentence_laws() -> np.ndarray:
-    """The laws (9, 10) of nine sentences: gold 0.82, ranks 2 to 10 falling by 0.8; the end takes the rank, words the rest."""
+    """The laws (9, 10) of nine sentences: gold 0.82, then ranks falling by 0.8, of which the end takes 2 to 10."""
     shares = 0.18 * 0.8 ** np.arange(9) / np.sum(0.8 ** np.arange(9))  # ranks 2 to 10
     laws = []
     for rank in RANKS:
@@ -234,7 +236,7 @@ LINKS = (utility.linear_link, utility.corrected_link, lambda u, h: jax.nn.softma
 
 
 def links(setup: Setup, key: Array) -> dict[str, Array]:
-    """Gradient flow from uniform utilities towards a law of four outputs and one of twelve, and what each link reads."""
+    """Gradient flow from uniform utilities towards a law of four outputs and one of twelve; what each link reads."""
     del setup, key
     h = jnp.concatenate([jnp.asarray(np.concatenate([[0], np.geomspace(1e-3, 1e-1, 9)])), jnp.asarray(MARKED)])
     found: dict[str, Array] = {"h": h[1:]}

@@ -115,7 +115,8 @@ def trained(key: Array, steps: int) -> dict[str, Array]:
     ends = jnp.asarray(recorded_steps(steps))
     begins = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
     carry = Carry(first, nothing(q), jnp.zeros_like(q), jnp.zeros((size, size), q.dtype), jnp.zeros(size, q.dtype))
-    return lax.scan(stretch, carry, (begins, ends))[1]
+    found = lax.scan(stretch, carry, (begins, ends))[1]
+    return found | {"start": jnp.mean(divergence(q, jnp.full_like(q, 1 / OUTPUTS)))}
 
 
 def networks(setup: Setup, key: Array) -> dict[str, Array]:
