@@ -4,13 +4,13 @@ Paper: Huang and Yuan, Utility-Probability Duality of Neural Networks, 2023; kno
 page. The theorems C1 to C13, residual inversion among them, are ours.
 Question: what does training write into utilities, when is their order right and when their numbers, and can the law of
 the data be read back out of a table that is far from trained? Figures: order against divergence over training
-(order_first), sampling quality (sampling), beams (beam), exact mode over training time and length (phase), the link
-from utilities to probabilities (links), small samples (small_samples), the step size at which order is lost
-(order_lost), sharing parameters (sharing). Look for: steps of the beam exactly at the rank of the end token; the link
-that is a line first and an exponential later; inversion that is perfect in a table and wrong for small samples and
-shared parameters; the order of a table that survives steps of 4, except among millions of outputs.
+(order_first), sampling quality (sampling), wide beams and exact modes (curse), the link from utilities to probabilities
+(links), small samples (small_samples), the step size at which order is lost (order_lost), sharing parameters (sharing).
+Look for: steps of the beam exactly at the rank of the end token; the link that is a line first and an exponential
+later; inversion that is perfect in a table and wrong for small samples and shared parameters; the order of a table that
+survives steps of 4, except among millions of outputs.
 
-Your own utilities: --utilities FILE.npz; --utilities example makes and reads one of ours.
+Your own utilities: --utilities FILE.npz; --utilities example reads ours.
 """
 
 from __future__ import annotations
@@ -132,12 +132,10 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         + says(inversion.inversion_of_full_batches_is_the_law) + "\n" + says(decisions.quality_of_sampling) + "\n"
         + says(decisions.a_temperature_repairs)
     )  # fmt: skip
-    yield "beam", draw.beam(setup, found), (
-        "Toy A, nine sentences whose end token has rank 2 to 10: mean quality against beam width. After 4 steps each "
-        "width loses one more sentence, (10 - B)/9.\n" + says(decisions.wide_beams_return_the_empty_sentence)
-    )  # fmt: skip
-    yield "phase", draw.phase(setup, found), (
-        "Toy A, the sentence whose end token has rank 10: the exact mode. Lines: L* of the theory.\n"
+    yield "curse", draw.curse(setup, found), (
+        "Toy A. Left: nine sentences whose end token has rank 2 to 10; after 4 steps each width loses one more, "
+        "(10 - B)/9. Right: the exact mode of the sentence whose end token has rank 10; lines: L* of the theory.\n"
+        + says(decisions.wide_beams_return_the_empty_sentence) + "\n"
         + says(decisions.empty_beats_gold_beyond_the_critical_length) + "\n" + says(choice.exact_mode_is_ordinal)
     )  # fmt: skip
     yield "links", draw.links(setup, found), (

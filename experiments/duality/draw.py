@@ -77,10 +77,16 @@ def sampling(setup: Setup, measured: Measured) -> Figure:
     return figure
 
 
-def beam(setup: Setup, measured: Measured) -> Figure:
-    """Quality against beam width at three times, with the steps that the ranks of the end token predict."""
-    run = measured["sentences"]
-    figure, ax = plt.subplots(figsize=(5.6, 3.4))
+def curse(setup: Setup, measured: Measured) -> Figure:
+    """Quality against beam width; the exact mode by training time and length."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.7))
+    _beam(left, measured["sentences"])
+    _phase(right, setup, measured["sentences"])
+    return figure
+
+
+def _beam(ax: Axes, run: Mapping[str, np.ndarray]) -> None:
+    """Quality at three times, with the steps that the ranks of the end token predict."""
     line = np.linspace(0.6, 12.4, 1000)
     ranks = run["rank"][0]
     ax.plot(line, np.mean(ranks[None, :] > np.round(line)[:, None], axis=1), color="black", ls="-", lw=1.2,
@@ -93,16 +99,13 @@ def beam(setup: Setup, measured: Measured) -> Figure:
     ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.35))
     ax.set(xlabel="beam width B", ylabel="mean quality (share of gold tokens)", ylim=(-0.04, 1.08), xlim=(0.5, 12.6))
     ax.set_xticks(WIDTHS)
-    return figure
 
 
-def phase(setup: Setup, measured: Measured) -> Figure:
-    """Exact mode by training time and length: right, empty through flattening, empty even for the data law."""
-    run = measured["sentences"]
+def _phase(ax: Axes, setup: Setup, run: Mapping[str, np.ndarray]) -> None:
+    """Exact mode: right, empty through flattening, empty even for the data law."""
     empty = run["phase"] == 0  # (steps + 1, lengths), the last row of the data law
     kind = np.where(~empty[:-1], 0, np.where(empty[-1][None, :], 2, 1))
     lengths = np.arange(1, setup.longest + 1)
-    figure, ax = plt.subplots(figsize=(6.4, 3.8))
     edges = np.concatenate([[STEPS[0] / 1.1], np.sqrt(STEPS[1:] * STEPS[:-1]), [STEPS[-1] * 1.1]])
     for value, colour in ((0, "#56B4E9"), (1, "#E69F00"), (2, "#999999")):
         shown = np.ma.masked_where(kind.T != value, np.ones_like(kind.T, float))
@@ -113,12 +116,11 @@ def phase(setup: Setup, measured: Measured) -> Figure:
     ax.axhline(run["critical"][-1, -1], color="black", ls="--", lw=1.2)
     label(ax, 40, 10, "the gold sentence", "black", ha="center")
     label(ax, 2.3, 14, "the empty sentence,\nthrough flattening", "black", ha="center")
-    label(ax, 12, run["critical"][-1, -1] + 3, "the empty sentence, even for the data law", "black", ha="center")
+    label(ax, 12, run["critical"][-1, -1] + 3, "empty, even for the data law", "black", ha="center")
     label(ax, 9.5, 12.4, r"$L^*(T)$", "black", ha="left")
     ax.set(xscale="log", xlabel="step of descent T", ylabel="length L (tokens)", xlim=(edges[0], edges[-1]),
            ylim=(0.5, setup.longest + 0.5))  # fmt: skip
     ax.grid(visible=False)
-    return figure
 
 
 def links(setup: Setup, measured: Measured) -> Figure:
@@ -188,6 +190,7 @@ def order_lost(setup: Setup, measured: Measured) -> Figure:
     label(right, 8e6, -0.16, "35 million: order lost", RED, ha="right")
     right.set(xscale="log", xlabel="other outputs", ylabel=r"smallest gap / ($\eta$ x lead)", ylim=(-0.3, 0.8),
               title=r"two leaders, $\eta$ = 4")  # fmt: skip
+    right.minorticks_off()
     return figure
 
 
@@ -217,4 +220,5 @@ def sharing(setup: Setup, measured: Measured) -> Figure:
         right.plot(steps, y, color=colour, ls=style, marker=marker, ms=3.5, markevery=2, label=words)
     right.legend(loc="best", fontsize=7)
     right.set(xscale="log", yscale="log", xlabel="step of descent", ylabel="mean squared error", title="a network read")
+    right.minorticks_off()
     return figure

@@ -286,7 +286,7 @@ def very_many_outputs_lose_their_order_at_four(x):
     """With 35 million other outputs the two that hold all of the data change places at step 10 of size 4.
 
     x / 1000 is the lead in the data law. While the two are rare their gap grows by 4 x a step unopposed; then they hold
-    three quarters of the mass all at once, and are thrown back by more than they lead.
+    two thirds of the mass all at once, and are thrown back by more than they lead.
     """
     arrays_only("ten steps of 35 million outputs")
     lead = x / 1000
