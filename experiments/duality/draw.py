@@ -96,7 +96,7 @@ def _beam(ax: Axes, run: Mapping[str, np.ndarray]) -> None:
                                                  ("the data law", BLUE, "s"))):  # fmt: skip
         ax.plot(WIDTHS + shift[k], run["beam"][k].mean(axis=0), ls="", marker=marker, color=colour, mfc="white", ms=6,
                 label=words)  # fmt: skip
-    ax.legend(loc="center left", bbox_to_anchor=(0.0, 0.35))
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.93))
     ax.set(xlabel="beam width B", ylabel="mean quality (share of gold tokens)", ylim=(-0.04, 1.08), xlim=(0.5, 12.6))
     ax.set_xticks(WIDTHS)
 
@@ -164,7 +164,8 @@ def small_samples(setup: Setup, measured: Measured) -> Figure:
         at = int(np.argmin(np.abs(sizes - n)))
         right.plot(steps, run["trained"][at], color=colour, ls=("-", "--")[k], marker="os"[k], markevery=4, ms=4)
         right.axhline(float(utility.frequency_error(measure.SMALL_LAW, sizes[at])), color=colour, ls=":", lw=1.3)
-        label(right, 33, float(run["trained"][at, -1]) * 0.93, f"n = {sizes[at]}", colour, ha="right", va="top")
+        y = float(run["trained"][at, -1])
+        label(right, 33, y * (0.93, 1.3)[k], f"n = {sizes[at]}", colour, ha="right", va=("top", "bottom")[k])
     right.set(xscale="log", xlabel="step of descent T", ylabel="mean squared error", ylim=(0, None),
               title="softmax; dotted: inverted")  # fmt: skip
     return figure
