@@ -208,6 +208,7 @@ for ax, h in zip(axes, (0.2, 4.0, 40.0), strict=True):
     assert (off[0] < off[1]) == (h < 20)
 axes[0].set_ylabel("probability")
 axes[0].legend(loc="upper left", fontsize=7)
+assert off[1] < off[0]
 
 # %% [markdown]
 # ## 7. The honest question

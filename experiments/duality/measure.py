@@ -23,7 +23,7 @@ STEPS = np.unique(np.round(np.geomspace(1, 128, 29)).astype(int))  # of the phas
 BETAS = np.geomspace(0.5, 12, 64)  # temperatures tried, as factors of the utilities
 
 
-def nothing(law: Any, loss: Any = None) -> Array:
+def nothing(law: Any) -> Array:
     """Utilities of a uniform start."""
     return jnp.zeros(np.shape(law), jnp.result_type(float))
 

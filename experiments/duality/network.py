@@ -86,12 +86,12 @@ def trained(key: Array, steps: int) -> dict[str, Array]:
         kernels: Array
         pushed: Array
 
-    def once(c: Carry, _: None) -> tuple[Carry, None]:
+    def once(_: int, c: Carry) -> Carry:
         p = jax.nn.softmax(utilities(c.weights, x))
         kernel = kernel_of(c.weights, x)
         weights = jax.tree.map(lambda w, g: w - RATE * g, c.weights, jax.grad(loss)(c.weights))
         table = c.table + RATE * (q - jax.nn.softmax(c.table))
-        return Carry(weights, table, c.probs + p, c.kernels + kernel, c.pushed + kernel @ p.ravel()), None
+        return Carry(weights, table, c.probs + p, c.kernels + kernel, c.pushed + kernel @ p.ravel())
 
     start = utilities(first, x)
     kernel = kernel_of(first, x)
@@ -99,7 +99,7 @@ def trained(key: Array, steps: int) -> dict[str, Array]:
 
     def stretch(c: Carry, ends: tuple[Array, Array]) -> tuple[Carry, dict[str, Array]]:
         begin, end = ends
-        c = lax.fori_loop(begin, end, lambda _, c: once(c, None)[0], c)
+        c = lax.fori_loop(begin, end, once, c)
         u = utilities(c.weights, x)
         rise = (u - start).ravel() / RATE
         ridge = 1e-9 * jnp.trace(kernel) / size * jnp.eye(size, dtype=u.dtype)

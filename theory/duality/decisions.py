@@ -50,10 +50,11 @@ def sharpening_moves_log_probabilities(u, beta, y):
 @theorem(Source(PAPER, "ours, for P3"), r"\text{Beam}(B) = \varnothing \iff B \ge \mathrm{rank}(\text{end})",
          claim="C10", expect="checked", p=Simplex("V"), tilt=Positive(), width=Unit())  # fmt: skip
 def wide_beams_return_the_empty_sentence(p, tilt, width):
-    """Beyond L* a beam finds the empty sentence exactly if it is as wide as the rank of the end token.
+    """Beyond L*, if P(gold) P(second) <= P(end), a beam is empty exactly if it is as wide as the rank of the end token.
 
-    Given P(gold) P(second) <= P(end), so that at two tokens and more only runs of gold are likelier than the end.
-    Position by position the same law, here of 8 positions; the end is token 0, never the top one.
+    By the premise only runs of gold are likelier than the end once there are two tokens; without it better beginnings
+    may crowd the empty sentence out. Position by position the same law, here at 8 positions; the end is token 0, never
+    the top one.
     """
     arrays_only("beam search")
     size = p.shape[-1]

@@ -281,9 +281,9 @@ def a_certain_output_is_learned_slowly(k):
     return Tends(lambda t: 2 * k * t * sigmoid(-utility.one_hot_margin(t)), "oo", k)
 
 
-@theorem(Source(PAPER, "ours"), r"|\hat q_\lambda - q| \le \ldots,\; \lambda = 1/\eta T", claim="C9", q=Simplex("V"),
+@theorem(Source(PAPER, "ours"), r"\hat q_{stopped} - \hat q_{\lambda = 1/H} = \bar P - P_T", claim="C9",
          mean_probs=Simplex("V"), u=Reals("V"), weight=Positive())  # fmt: skip
-def early_stopping_is_weight_decay(q, mean_probs, u, weight):
+def early_stopping_is_weight_decay(mean_probs, u, weight):
     """Stopping from u_0 = 0 at H and a penalty |u|^2 / 2H invert alike: the laws differ by the mean of P less the last.
 
     q = P_mean + u/H against q = P_last + u/H.
