@@ -1,6 +1,7 @@
 """Fourteen claims of nine papers that the mechanism must carry, each until its paper's own file states it.
 
-Those of gradient entanglement and of DPO's 3D-properties stand in ``theory``; the others wait here.
+Those of gradient entanglement, DPO's 3D-properties and the utility-probability duality stand in ``theory``; the others
+wait here.
 """
 
 from __future__ import annotations
@@ -25,15 +26,12 @@ from sandbox.algebra import (
     softplus,
     sqrt,
     stack,
-    tanh,
-    tanh_excess,
     total,
     velocity,
 )
 from theory.statement import (
     All,
     AtMost,
-    Below,
     Bowl,
     Conserved,
     Equal,
@@ -53,7 +51,6 @@ from theory.statement import (
 H_CALIBRATION = "huang2025hcalibration"
 MULTIPLICITY = "watsondaniels2023multiplicity"
 PN = "sheena2021pn"
-DUALITY = "huang2023duality"
 DISPLACEMENT = "razin2024displacement"
 DYNAMICS = "ren2024dynamics"
 
@@ -150,36 +147,6 @@ def pythagoras_reversed(q, phi, s, t):
     star, other = softmax(s * phi), softmax(t * phi)
     defect = (s - t) * (dot(q, phi) - dot(star, phi))
     return Equal(kl(other, q), kl(star, q) + kl(other, star) + defect)
-
-
-# -- utility-probability duality -----------------------------------------------------------------------------------
-
-
-def after_one_step(u, q, a, b, d, x, eta):
-    """The gap u(a) - u(b) after one maximum-likelihood step, from a gap d and a gap x in the data law."""
-    u = u + (u[b] - u[a] + d) * onehot(a, u)
-    q = q + (q[b] - q[a] + x) * onehot(a, q)
-    after = u + eta * (q - softmax(u))
-    return after[a] - after[b], softmax(u)
-
-
-@theorem(Source(DUALITY, "ours"), r"u_1(a) > u_1(b) \text{ whenever } q(a) > q(b)", claim="C5",
-         u=Reals("V"), q=Reals("V"), a=Index("V"), b=Index("V"), d=Positive(), x=Positive(), eta=Below(2))  # fmt: skip
-def order_after_one_step(u, q, a, b, d, x, eta):
-    """One tabular step of size at most 2 from a consistent start leaves every pair in the order of the data law."""
-    gap, p = after_one_step(u, q, a, b, d, x, eta)
-    rest = 1 - p[a] - p[b]
-    others = dot(p, 1 - onehot(a, p) - onehot(b, p))
-    slack = (1 - eta / 2) * d + eta * (tanh_excess(d / 2) + others * tanh(d / 2) + x)
-    return All(AtMost(0 * d, gap, slack=slack), Equal(rest, others))
-
-
-@theorem(Source(DUALITY, "negative control"), r"\eta = 5/2", claim="C5", expect="refuted",
-         u=Reals("V"), q=Reals("V"), a=Index("V"), b=Index("V"), d=Positive(), x=Positive())  # fmt: skip
-def order_after_a_longer_step(u, q, a, b, d, x):
-    """The same with a step of 5/2."""
-    gap, _ = after_one_step(u, q, a, b, d, x, 2.5)
-    return AtMost(0 * d, gap)
 
 
 # -- likelihood displacement ----------------------------------------------------------------------------------------

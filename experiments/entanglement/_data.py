@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from inspect import signature
@@ -13,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._npz import read_npz
 from sandbox.losses import LOSSES, PairLogProbs
 from sandbox.validate import finite, one_of, positive, require
 
@@ -47,7 +46,7 @@ def read_gradients(path: Path, loss: Callable[[PairLogProbs], Any]) -> tuple[np.
     Raises ValueError for an array that is missing, unknown, of another shape, not numeric or not finite, and for a
     gradient of length zero.
     """
-    arrays = _arrays(path)
+    arrays = read_npz(path)
     unknown = sorted(set(arrays) - {*GRADIENTS, *LOGPS, *LENGTHS})
     missing = [name for name in GRADIENTS if name not in arrays]
     if unknown or missing:
@@ -74,24 +73,6 @@ def read_gradients(path: Path, loss: Callable[[PairLogProbs], Any]) -> tuple[np.
     at_reference = [*(np.zeros(len(chosen)),) * 4, *(np.ones(len(chosen)),) * 2]
     values = [arrays.get(name, value) for name, value in zip((*LOGPS, *LENGTHS), at_reference, strict=True)]
     return chosen, rejected, PairLogProbs(*(jnp.asarray(value, jnp.result_type(float)) for value in values))
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with open(path, "rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path}: not an .npz file; numpy.savez writes one")
-    arrays = {}
-    with np.load(path, allow_pickle=False) as archive:
-        for name in archive.files:
-            try:
-                array = archive[name]
-            except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-                raise ValueError(f"{path}: {name}: {error}") from None
-            if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-                kind = getattr(array, "dtype", "no array")
-                raise ValueError(f"{path}: {name} ({kind}): must be real numbers (save bfloat16 as float32)")
-            arrays[name] = array
-    return arrays
 
 
 def _needs(loss: Callable[[PairLogProbs], Any], *fields: str) -> bool:

@@ -1,0 +1,1 @@
+"""The experiment on the duality of utilities and probabilities."""
