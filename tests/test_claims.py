@@ -37,8 +37,6 @@ DESERVED: dict[str, Verdict | type[Verdict]] = {
     "zero_pooled_loss_means_calibrated": Refuted,
     "level_set_is_a_kl_ball": EVERY_SIZE,
     "pinsker": EVERY_SIZE,
-    "pythagoras": EVERY_SIZE,
-    "pythagoras_reversed": Refuted,
     "order_after_one_step": EVERY_SIZE,
     "order_after_a_longer_step": Refuted,
     "forces_on_unembeddings": EVERY_SIZE,
@@ -46,8 +44,8 @@ DESERVED: dict[str, Verdict | type[Verdict]] = {
     "conserved_by_squeezing": EVERY_SIZE,
     "rarer_rejected_lifts_the_top_more": Refuted,
 }
-# Those that have moved to their papers' own files: C3, C5(ii), C6(ii) and the Gram entries of C6 of the one, C3, C6 and
-# C10 of the other.
+# Those that have moved to their papers' own files: C3, C5(ii), C6(ii) and the Gram entries of C6 of the first, C3, C6
+# and C10 of the second, C1 of the third.
 MOVED: dict[tuple[str, str], type[Verdict]] = {
     ("entanglement", "chosen_rises_iff_kappa_exceeds_cosine"): Proved,
     ("entanglement", "first_order_is_an_upper_bound"): Proved,
@@ -58,6 +56,8 @@ MOVED: dict[tuple[str, str], type[Verdict]] = {
     ("dpo_3d", "clock_with_features"): Proved,
     ("dpo_3d", "ratios_follow_powers_of_time"): Proved,
     ("dpo_3d", "rates_in_a_table"): Checked,
+    ("pn_criterion", "pythagoras"): Proved,
+    ("pn_criterion", "pythagoras_reversed"): Refuted,
 }
 TRUE = [name for name, claim in CLAIMS.items() if claim.expect != "refuted"]
 FALSE = [name for name, claim in CLAIMS.items() if claim.expect == "refuted"]
@@ -171,7 +171,3 @@ def test_squeezing_at_one_half_against_one_quarter():
     assert isinstance(found, Refuted)
     assert_close([float(found.lhs), float(found.rhs)], [gain(1 / 2), gain(1 / 4)], golden())
     assert gain(1 / 2) > gain(1 / 4)
-
-
-def test_reversed_pythagoras_fails_at_two_outcomes():
-    assert len(shown("pythagoras_reversed")["q"].split(",")) == 2

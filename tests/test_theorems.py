@@ -119,7 +119,11 @@ def words(text: str) -> list[str]:
 @pytest.mark.parametrize("name", STATED)
 def test_no_claim_is_without_its_decorator(name: str):
     theories, experiments = (
-        [p.read_text(encoding="utf-8") for p in (ROOT / folder).rglob("*.py") if name in p.with_suffix("").parts]
+        [
+            p.read_text(encoding="utf-8")
+            for p in (ROOT / folder).rglob("*.py")
+            if name in p.relative_to(ROOT).with_suffix("").parts
+        ]
         for folder in ("theory", "experiments")
     )
     assert theories
