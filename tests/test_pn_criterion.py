@@ -18,7 +18,6 @@ from sandbox.expfam.criterion import bayes_error
 from sandbox.measures import log_kl
 from tests.test_expfam import cumulants_of
 from tests.tolerances import Tolerance, assert_close, monte_carlo
-from theory._arrays import quickly_compiled
 
 X64 = jax.config.jax_enable_x64
 float64_only = pytest.mark.skipif(not X64, reason="printed digits and counts need float64")
@@ -35,7 +34,7 @@ PAIR, CORNER = [[0, 0], [1, 0], [0, 1], [2, 2]], [[0, 0], [1, 0], [0, 1]]
 MUTATION = (0.1, 0.1, 0.1, 0.7)
 
 
-@partial(jax.jit, compiler_options=quickly_compiled())
+@partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling is all of its time
 def routes(features, truth, log_base):
     """theta*, the model's law, t0 .. t3, and (a, b) of both directions by cumulants and by derivatives."""
     theta = finite.project(features, truth, log_base).theta
