@@ -252,6 +252,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     if t0 > 2 * p:
         lines.append(f"t0 is {t0 / p:.1f} times p: the rows scatter far more than the model says (heavy tails, "
                      "clusters). The rows below show where.")  # fmt: skip
+    if abs(t0 - p) < 1e-6 * p and record["model"] != "gaussian":
+        lines.append("t0 is p to the last digit, as it is for every table if the model is saturated: a says nothing.")
     if record["resamples_with_a_fit"] < 0.95 * record["resamples"]:
         lines.append("Some resampled tables have no fit and were left out: the intervals flatter.")
     lines.append("This says whether the fit is close to the best law of this model, not whether that law is right.")
