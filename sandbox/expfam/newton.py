@@ -38,7 +38,7 @@ def newton(
     """
     precision = jnp.finfo(start.dtype).eps
     limit = -jnp.log(16 * precision)  # at a spread of 33 (float64) a probability comes near to being lost in rounding
-    small = precision ** (2 / 3)  # the step after such a step is its square, below rounding
+    small = jnp.sqrt(precision)  # what such a step leaves is its square: rounding
 
     def more(state: tuple[Array, Array, Array, Array]) -> Array:
         _, change, _, taken = state
