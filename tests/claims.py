@@ -1,7 +1,7 @@
 """Fourteen claims of nine papers that the mechanism must carry, each until its paper's own file states it.
 
-Those of gradient entanglement, DPO's 3D-properties and the utility-probability duality stand in ``theory``; the others
-wait here.
+Those of gradient entanglement, DPO's 3D-properties, the utility-probability duality and the p-n criterion stand in
+``theory``; the others wait here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from sandbox.algebra import (
     dot,
     exp,
     grad,
-    kl,
     log,
     log_sigmoid,
     log_softmax,
@@ -22,7 +21,6 @@ from sandbox.algebra import (
     relu,
     sigmoid,
     sinh,
-    softmax,
     softplus,
     sqrt,
     stack,
@@ -42,7 +40,6 @@ from theory.statement import (
     Positives,
     Real,
     Reals,
-    Simplex,
     Source,
     Unit,
     theorem,
@@ -50,7 +47,6 @@ from theory.statement import (
 
 H_CALIBRATION = "huang2025hcalibration"
 MULTIPLICITY = "watsondaniels2023multiplicity"
-PN = "sheena2021pn"
 DISPLACEMENT = "razin2024displacement"
 DYNAMICS = "ren2024dynamics"
 
@@ -126,27 +122,6 @@ def pinsker(p, q):
     return Bowl(
         lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=lambda q: (1 - 2 * q) ** 2 / (q * (1 - q))
     )
-
-
-# -- the p-n criterion -----------------------------------------------------------------------------------------------
-
-
-@theorem(Source(PN, "ours"), r"D[g\|p_\theta] = D[g\|p_{*}] + D[p_{*}\|p_\theta]", claim="C1",
-         q=Simplex("K"), phi=Reals("K"), s=Real(), t=Real())  # fmt: skip
-def pythagoras(q, phi, s, t):
-    """Divergences add at the information projection; away from it the defect is the gap in the mean statistic."""
-    star, other = softmax(s * phi), softmax(t * phi)
-    defect = (s - t) * (dot(q, phi) - dot(star, phi))
-    return Equal(kl(q, other), kl(q, star) + kl(star, other) + defect)
-
-
-@theorem(Source(PN, "negative control"), r"D[p_\theta\|g] = D[p_\theta\|p_{*}] + D[p_{*}\|g]", claim="C1",
-         expect="refuted", q=Simplex("K"), phi=Reals("K"), s=Real(), t=Real())  # fmt: skip
-def pythagoras_reversed(q, phi, s, t):
-    """The same with every divergence the other way round."""
-    star, other = softmax(s * phi), softmax(t * phi)
-    defect = (s - t) * (dot(q, phi) - dot(star, phi))
-    return Equal(kl(other, q), kl(star, q) + kl(other, star) + defect)
 
 
 # -- likelihood displacement ----------------------------------------------------------------------------------------

@@ -37,15 +37,12 @@ DESERVED: dict[str, Verdict | type[Verdict]] = {
     "zero_pooled_loss_means_calibrated": Refuted,
     "level_set_is_a_kl_ball": EVERY_SIZE,
     "pinsker": EVERY_SIZE,
-    "pythagoras": EVERY_SIZE,
-    "pythagoras_reversed": Refuted,
     "forces_on_unembeddings": EVERY_SIZE,
     "closed_form_flow": EVERY_SIZE,
     "conserved_by_squeezing": EVERY_SIZE,
     "rarer_rejected_lifts_the_top_more": Refuted,
 }
-# Those that have moved to their papers' own files: C3, C5(ii), C6(ii) and the Gram entries of C6 of the first; C3, C6
-# and C10 of the second; C5 of the third.
+# Those that have moved to their papers' own files.
 MOVED: dict[tuple[str, str], type[Verdict]] = {
     ("entanglement", "chosen_rises_iff_kappa_exceeds_cosine"): Proved,
     ("entanglement", "first_order_is_an_upper_bound"): Proved,
@@ -58,6 +55,8 @@ MOVED: dict[tuple[str, str], type[Verdict]] = {
     ("dpo_3d", "rates_in_a_table"): Checked,
     ("duality", "order_after_one_step"): Proved,
     ("duality", "order_after_a_longer_step"): Refuted,
+    ("pn_criterion", "pythagoras"): Proved,
+    ("pn_criterion", "pythagoras_reversed"): Refuted,
 }
 TRUE = [name for name, claim in CLAIMS.items() if claim.expect != "refuted"]
 FALSE = [name for name, claim in CLAIMS.items() if claim.expect == "refuted"]
@@ -161,7 +160,3 @@ def test_squeezing_at_one_half_against_one_quarter():
     assert isinstance(found, Refuted)
     assert_close([float(found.lhs), float(found.rhs)], [gain(1 / 2), gain(1 / 4)], golden())
     assert gain(1 / 2) > gain(1 / 4)
-
-
-def test_reversed_pythagoras_fails_at_two_outcomes():
-    assert len(shown("pythagoras_reversed")["q"].split(",")) == 2
