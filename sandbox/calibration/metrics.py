@@ -29,7 +29,7 @@ from sandbox.validate import in_range, whole
 
 __all__ = [
     "BINS", "METRICS", "Interval", "Top", "bootstrap", "ece", "ece_sweep", "folded_normal", "kde_ece", "ks", "metrics",
-    "mmce", "pair_metrics",
+    "mmce", "pair_metrics", "top_label",
 ]  # fmt: skip
 
 BINS = 15
@@ -331,9 +331,10 @@ def _bootstrap(resamples: int, key: Array, log_probs: Array, labels: Array) -> t
     data = _prepare(log_softmax(log_probs), labels)
     n = labels.size
 
-    def draw(key: Array) -> dict[str, Array]:
+    def draw(key: Array) -> Array:
         picked = jnp.floor(jax.random.uniform(key, (n,)) * n).astype(jnp.int32)
-        return _measure(data, jnp.zeros(n, log_probs.dtype).at[picked].add(1))
+        return jnp.zeros(n, log_probs.dtype).at[picked].add(1)
 
-    keys = jax.random.split(key, resamples)
-    return _measure(data, jnp.ones(n, log_probs.dtype)), lax.map(draw, keys)
+    counts = jnp.concatenate([jnp.ones((1, n), log_probs.dtype), lax.map(draw, jax.random.split(key, resamples))])
+    found = lax.map(lambda weights: _measure(data, weights), counts)  # the first are the data
+    return {name: x[0] for name, x in found.items()}, {name: x[1:] for name, x in found.items()}

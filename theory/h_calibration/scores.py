@@ -43,7 +43,7 @@ def merging_hides_calibration_error(weight, q, g):
     """Where g merges different logits z, conditioning on g(z) alone hides the error by which the q differ."""
     one = 1 + 0 * weight
     average = weight @ q
-    seen = calibration.expected_brier(average, g) - calibration.expected_brier(average, average)
+    seen = dot(average - g, average - g)  # what expected_brier has beside its constant
     whole, hidden = (dot(weight, total((q - outer(one, x)) ** 2)) for x in (g, average))
     return AtMost(seen, whole, slack=hidden)
 
