@@ -3,11 +3,11 @@
 Paper: Huang et al., h-calibration: Rethinking Classifier Recalibration with Probabilistic Error-Bounded Objective, IEEE
 TPAMI 2025.
 Question: predicted minus observed, averaged over neighbours in the order of all events; what is that at the truth, what
-can it not see, which form of it is biased, and what does a map gain that is fitted by it? Figures: the noise of a window
-(noise), the loss against a temperature (landscape), where leaving one class out goes wrong (phase_diagram), what is
-averaged (windows), a known miscalibration undone (recovery), a released map that breaks the order (released_map).
-Look for: a loss at the truth that falls as M^-1/2; a triangle that leaves T = 1 as soon as classes differ, while circles
-and squares stay; a jump at a knot.
+can it not see, which form of it is biased, and what does a map gain that is fitted by it? Figures: the noise of a
+window (noise), the loss against a temperature (landscape), where leaving one class out goes wrong (phase_diagram), what
+is averaged (windows), a known miscalibration undone (recovery), a released map that breaks the order (released_map).
+Look for: a loss at the truth that falls as M^-1/2; a triangle that leaves T = 1 as soon as classes differ, while
+circles and squares stay; a jump at a knot.
 
 Your own classifier: --logits FILE (.npz or .csv); --logits example reads one of ours.
 """
@@ -38,8 +38,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         "the floor.\n" + says(gaps.noise_floor_of_a_window) + "\n" + says(gaps.noise_floor_falls_like_the_root)
     )  # fmt: skip
     yield "landscape", draw.landscape(setup, found), (
-        f"Gaussian classes with exact posteriors, {setup.samples:,} samples, windows of {setup.window} events; softmax of "
-        "logits / T. Marks: where each loss is least. Right: two classes.\n"
+        f"Gaussian classes with exact posteriors, {setup.samples:,} samples, windows of {setup.window} events; softmax "
+        "of logits / T. Marks: where each loss is least. Right: two classes.\n"
         + says(subsets.truth_minimises_the_pooled_loss) + "\n" + says(subsets.truth_minimises_leave_one_class_out)
     )  # fmt: skip
     yield "phase_diagram", draw.phase_diagram(setup, found), (

@@ -41,9 +41,10 @@ def _of_the_noise(setup: Setup, noise: Mapping[str, Any]) -> Iterator[Check]:
     )  # fmt: skip
     for bins in BINS[:2]:
         mean, error, floor = noise[f"ece{bins}"]
-        yield measured(scores.plug_in_error_of_the_truth, mean, floor,
-                       0.05 * floor + 4 * float(error),
-                       f"4 standard errors, and 5 % for bins of {100 // bins} samples, which are not quite normal")  # fmt: skip
+        yield measured(
+            scores.plug_in_error_of_the_truth, mean, floor, 0.05 * floor + 4 * float(error),
+            f"4 standard errors, and 5 % for bins of {100 // bins} samples, which are not quite normal",
+        )  # fmt: skip
 
 
 def _of_the_subsets(setup: Setup, landscape: Mapping[str, Any], phases: Mapping[str, Any]) -> Iterator[Check]:
@@ -52,7 +53,7 @@ def _of_the_subsets(setup: Setup, landscape: Mapping[str, Any], phases: Mapping[
     middle = setup.temperatures // 2
     right = np.concatenate([pooled, classwise]) == middle
     yield agrees(subsets.truth_minimises_the_pooled_loss, np.ones(right.shape, bool), right,
-                 "on the grid of temperatures pooled and class-wise losses are least at 1, for every prior")  # fmt: skip
+                 "on the grid, pooled and class-wise losses are least at T = 1, for every prior")  # fmt: skip
     population = np.abs(np.log(phases["pooled"]))
     yield agrees(subsets.truth_minimises_the_pooled_loss, np.ones(population.shape, bool), population < 0.02,
                  "in the population, too, for every prior and separation")  # fmt: skip

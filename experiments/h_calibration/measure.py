@@ -101,7 +101,7 @@ def landscape(setup: Setup, key: Array) -> dict[str, Array]:
 
         return lax.map(at, grid).T
 
-    four = lax.map(lambda x: of(*x, SEPARATION), (keys[:-1], jnp.asarray(PRIORS)))
+    four = lax.map(lambda x: of(x[0], x[1], SEPARATION), (keys[:-1], jnp.asarray(PRIORS)))
     return {"temperature": grid, "four": four, "two": of(keys[-1], jnp.asarray(TWO), TWO_SEPARATION)}
 
 

@@ -16,7 +16,7 @@ class Setup:
     samples: int = knob(40_000, "samples of the Gaussian classes whose losses are drawn against T", quick=3_000)
     window: int = knob(1001, "events in a window there, odd", quick=301)
     temperatures: int = knob(25, "temperatures there, from 1/3 to 3 in geometric steps, odd so that 1 is one", quick=9)
-    phases: int = knob(40, "priors, and separations, of the phase diagram", quick=16)
+    phases: int = knob(40, "priors, and separations, of the phase diagram", quick=12)
     seeds: int = knob(5, "seeds of the known miscalibration", quick=1)
     calibration: int = knob(8_000, "samples that a map is fitted to", quick=1_500)
     test: int = knob(20_000, "samples that it is judged by", quick=4_000)

@@ -187,8 +187,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     best = record["best"]
     moved = [name for name, x in record["accuracy"].items() if x != record["accuracy"]["before"]]
     return [
-        f"{record['file']}: {record['rows']} rows of {record['classes']} classes; maps fitted to {record['fitted_to']} by "
-        f"{record['objective']} (isotonic ones by least squares), judged by the other {judged}. Below a value its 95% "
+        f"{record['file']}: {record['rows']} rows of {record['classes']} classes; maps fitted to "
+        f"{record['fitted_to']} by {record['objective']} (isotonic ones by least squares), judged by the other {judged}. Below a value its 95% "
         "bootstrap interval; all metrics are in numbers.json.",
         f"Lowest NLL: {best}. Chosen on the rows that judge, its advantage over the next is a little too good."
         + (f" Accuracy moved under: {', '.join(moved)}; the others keep the order of the classes." if moved else ""),
@@ -198,9 +198,9 @@ def notes(record: Mapping[str, Any]) -> list[str]:
 def caption(record: Mapping[str, Any]) -> str:
     """What the figure shows."""
     return (
-        f"{record['file']}: the largest probability of each of {record['rows'] - record['fitted_to']} held-out rows, in "
-        f"{DIAGRAM} bins of equal mass, against the share that is right; bars: two standard errors. After: the map of the "
-        f"lowest NLL, {record['best']}, fitted to the other {record['fitted_to']} rows."
+        f"{record['file']}: the largest probability of each of {record['rows'] - record['fitted_to']} held-out rows, "
+        f"in {DIAGRAM} bins of equal mass, against the share that is right; bars: two standard errors. After: the map "
+        f"of the lowest NLL, {record['best']}, fitted to the other {record['fitted_to']} rows."
     )
 
 

@@ -28,7 +28,7 @@ from sandbox.calibration.fit import checked
 from sandbox.validate import in_range, whole
 
 __all__ = [
-    "BINS", "METRICS", "Interval", "Top", "bootstrap", "ece", "ece_sweep", "folded_normal", "kde_ece", "ks", "metrics",
+    "BINS", "METRICS", "Interval", "Top", "bootstrap", "debiased_ece", "ece", "ece_sweep", "folded_normal", "kde_ece", "ks", "metrics",
     "mmce", "pair_metrics", "top_label",
 ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def _ace(top: Top, edges: Array) -> Array:
     return jnp.sum(jnp.abs(acc - conf)) / jnp.sum(mass > 0)
 
 
-def _debiased_ece(top: Top, edges: Array) -> Array:
+def debiased_ece(top: Top, edges: Array) -> Array:
     """2 ECE less the mean of what ECE would be if the bins' gaps were the truth: noise then counts once, not twice."""
     mass, acc, conf = _binned(top, bin_index(top.conf, edges), edges.size + 1)
     again = folded_normal(acc - conf, jnp.sqrt(acc * (1 - acc) / jnp.where(mass > 0, mass, 1)))
@@ -278,7 +278,7 @@ def _measure(data: _Prepared, weights: Array) -> dict[str, Array]:
         "ECE_em": ece(top, mass),
         "ACE": _ace(top, equal),
         "ECE_r2": ece(top, equal, 2),
-        "dECE": _debiased_ece(top, mass),
+        "dECE": debiased_ece(top, mass),
         "ECE_s_r1": ece_sweep(top),
         "ECE_s_r2": ece_sweep(top, 2),
         "KS": ks(top),
