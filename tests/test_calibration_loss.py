@@ -72,7 +72,7 @@ def test_gradient_is_that_of_the_windows(subsets):
     window = 5
 
     def loss(p):
-        return h_loss(jnp.log(p), jnp.asarray(y), window=window, subsets=subsets)
+        return calibration.h_loss(jnp.log(p), jnp.asarray(y), window=window, subsets=subsets)
 
     found = jax.jit(jax.grad(loss), compiler_options=quickly_compiled())(jnp.asarray(p, jnp.result_type(float)))
     expected = np.zeros_like(p)
@@ -92,7 +92,7 @@ def test_gradient_is_that_of_the_windows(subsets):
 
 def test_tolerance_is_a_dead_zone():
     p, y = case(200)
-    loss = jax.jit(jax.value_and_grad(lambda z: h_loss(z, jnp.asarray(y), window=51, epsilon=0.9)))
+    loss = jax.jit(jax.value_and_grad(lambda z: calibration.h_loss(z, jnp.asarray(y), window=51, epsilon=0.9)))
     value, slope = loss(logs(p))
     assert value == 0 and not np.any(slope)
 
@@ -104,12 +104,12 @@ def test_compiles_once_for_all_tolerances_and_maps_over_samples():
     @jax.jit
     def loss(log_probs, labels, epsilon):
         traces.append(1)
-        return h_loss(log_probs, labels, window=5, epsilon=epsilon, subsets="leave_one_class_out")
+        return calibration.h_loss(log_probs, labels, window=5, epsilon=epsilon, subsets="leave_one_class_out")
 
     for epsilon in (0.0, 0.1, 0.2):
         loss(logs(p), jnp.asarray(y), epsilon)
     assert len(traces) == 1
-    both = jax.jit(jax.vmap(lambda z: h_loss(z, jnp.asarray(y), window=5, subsets="leave_one_class_out")))
+    both = jax.jit(jax.vmap(lambda z: calibration.h_loss(z, jnp.asarray(y), window=5, subsets="leave_one_class_out")))
     assert_close(
         both(jnp.stack([logs(p)] * 2))[1], plain.h_loss(p, y, 5, 0, "leave_one_class_out", "unweighted"), CLOSE
     )
@@ -152,9 +152,9 @@ def test_objectives_with_the_same_options_are_equal():
 )  # fmt: skip
 def test_bad_options_are_named(options, words):
     with pytest.raises(ValueError, match=words):
-        h_loss(logs(FOUR), FOUR_LABELS, **{"window": 3, **options})
+        calibration.h_loss(logs(FOUR), FOUR_LABELS, **{"window": 3, **options})
     with pytest.raises(ValueError, match="shapes"):
-        h_loss(logs(FOUR), FOUR_LABELS[:3], window=3)
+        calibration.h_loss(logs(FOUR), FOUR_LABELS[:3], window=3)
 
 
 # -- bins --------------------------------------------------------------------------------------------------------------

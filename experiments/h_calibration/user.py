@@ -188,7 +188,8 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     moved = [name for name, x in record["accuracy"].items() if x != record["accuracy"]["before"]]
     return [
         f"{record['file']}: {record['rows']} rows of {record['classes']} classes; maps fitted to "
-        f"{record['fitted_to']} by {record['objective']} (isotonic ones by least squares), judged by the other {judged}. Below a value its 95% "
+        f"{record['fitted_to']} by {record['objective']} (isotonic ones by least "
+        f"squares), judged by the other {judged}. Below a value its 95% "
         "bootstrap interval; all metrics are in numbers.json.",
         f"Lowest NLL: {best}. Chosen on the rows that judge, its advantage over the next is a little too good."
         + (f" Accuracy moved under: {', '.join(moved)}; the others keep the order of the classes." if moved else ""),

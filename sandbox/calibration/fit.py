@@ -139,12 +139,12 @@ def fit_temperature(logits: Any, labels: Any) -> Array:
     """The temperature T that minimises the NLL of softmax(logits / T), (N, C) and (N,); ``jit``- and ``vmap``-able.
 
     Newton's method for the inverse temperature a, in which the NLL is convex, within factors of 4; it stops when a step
-    is below a rounding error, or at ``COLDEST`` or ``HOTTEST``: then there is no finite optimum.
+    is below the root of a rounding error. Where there is no finite optimum the answer is ``COLDEST`` or ``HOTTEST``.
     """
     logits = jnp.asarray(logits, jnp.result_type(logits, jnp.float32))
     z = (logits - jnp.max(logits, axis=1, keepdims=True)).T  # classes first: sums over them run along samples
     right = jnp.mean(jnp.sum(jnp.where(jnp.arange(z.shape[0])[:, None] == labels[None, :], z, 0), axis=0))
-    small = 8 * jnp.finfo(z.dtype).eps
+    small = jnp.sqrt(jnp.finfo(z.dtype).eps)  # the error after such a step is its square
 
     def newton(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         a, _, count = state
@@ -160,7 +160,9 @@ def fit_temperature(logits: Any, labels: Any) -> Array:
     def going(state: tuple[Array, Array, Array]) -> Array:
         return (state[1] > small) & (state[2] < NEWTON)
 
-    return 1 / lax.while_loop(going, newton, (jnp.ones((), z.dtype), jnp.ones((), z.dtype), jnp.zeros((), int)))[0]
+    start = jnp.ones((), z.dtype), jnp.ones((), z.dtype), jnp.zeros((), int)
+    a, step, _ = lax.while_loop(going, newton, start)
+    return jnp.where(step > small, jnp.where(a > 1, COLDEST, HOTTEST), 1 / a).astype(z.dtype)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -179,7 +181,7 @@ def load(file: str | Path | IO[bytes]) -> Fitted:
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             params = {name.removeprefix("params."): jnp.asarray(stored[name]) for name in stored if name != "about"}
-        kind = MAPS[one_of("map", about["map"], MAPS)]
-        return Fitted(kind(**about["options"]), params)
-    except (KeyError, TypeError, json.JSONDecodeError, zipfile.BadZipFile) as error:
+        name, options = about["map"], about["options"]
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file}: no recalibrator was saved there ({error})") from None
+    return Fitted(MAPS[one_of("map", name, MAPS)](**options), params)

@@ -28,8 +28,8 @@ from sandbox.calibration.fit import checked
 from sandbox.validate import in_range, whole
 
 __all__ = [
-    "BINS", "METRICS", "Interval", "Top", "bootstrap", "debiased_ece", "ece", "ece_sweep", "folded_normal", "kde_ece", "ks", "metrics",
-    "mmce", "pair_metrics", "top_label",
+    "BINS", "METRICS", "Interval", "Top", "bootstrap", "debiased_ece", "ece", "ece_sweep", "folded_normal", "kde_ece",
+    "ks", "metrics", "mmce", "pair_metrics", "top_label",
 ]  # fmt: skip
 
 BINS = 15
@@ -289,7 +289,7 @@ def _measure(data: _Prepared, weights: Array) -> dict[str, Array]:
         "NLL": -weights @ jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0] / size,
         "Brier": weights @ jnp.sum((probs - hits) ** 2, axis=1) / size,
     }
-    return {name: found[name] for name in METRICS}
+    return found
 
 
 @jax.jit
@@ -308,7 +308,8 @@ def metrics(log_probs: Any, labels: Any, weights: Any = None) -> dict[str, Array
     """
     log_probs, labels = checked(log_probs, labels)
     ones = jnp.ones(labels.size, log_probs.dtype) if weights is None else jnp.asarray(weights, log_probs.dtype)
-    return _all(log_probs, labels, ones)
+    found = _all(log_probs, labels, ones)
+    return {name: found[name] for name in METRICS}
 
 
 def bootstrap(

@@ -185,5 +185,8 @@ def _weights(p: Array, count: Array, largest: Array, kept: Array, weighting: str
         each = each * (jnp.sum(member & kept[None, :], axis=1) / jnp.sum(kept))
     if weighting != "cluster_ece":
         each = each / bins
-    own, also = (running_sum(jnp.zeros(p.size, jnp.int32).at[at].add(1, mode="drop")) for at in (ends, starts))
+    own = jnp.searchsorted(ends, jnp.arange(p.size), side="right", method="compare_all")
+    if clusters:
+        return each[own].astype(p.dtype) * inside
+    also = jnp.searchsorted(starts, jnp.arange(p.size), side="right", method="compare_all")
     return (each[own] + jnp.where(also == own, 0, each[also])).astype(p.dtype) * inside
