@@ -86,8 +86,8 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
         lowest = int(np.argmin(values))
         right.plot(run["temperature"][lowest], values[lowest], marker=marker, color=colour, ms=8, mec="black", mew=0.6,
                    clip_on=False, zorder=4)  # fmt: skip
-        at = ((1.05, 0.078), (2.4, 0.02))[k]
-        label(right, *at, words if k == 0 else "pooled, class-wise", colour, ha="left")
+        at = ((1.05, 0.078), (3.9, 0.02))[k]
+        label(right, *at, words if k == 0 else "pooled, class-wise", colour, ha="left" if k == 0 else "right")
     right.axvline(1, color="0.5", lw=0.8)
     right.set(xscale="log", xlabel="temperature T", ylabel="population loss, no noise", ylim=(0, 0.11), xlim=(0.5, 4),
               title=f"prior {TWO[0]}, separation {TWO_SEPARATION * np.sqrt(2):.2f}")  # fmt: skip
