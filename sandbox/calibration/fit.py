@@ -142,14 +142,14 @@ def fit_temperature(logits: Any, labels: Any) -> Array:
     is below the root of a rounding error. Where there is no finite optimum the answer is ``COLDEST`` or ``HOTTEST``.
     """
     logits = jnp.asarray(logits, jnp.result_type(logits, jnp.float32))
-    z = (logits - jnp.max(logits, axis=1, keepdims=True)).T  # classes first: sums over them run along samples
-    right = jnp.mean(jnp.sum(jnp.where(jnp.arange(z.shape[0])[:, None] == labels[None, :], z, 0), axis=0))
+    z = logits - jnp.max(logits, axis=1, keepdims=True)
+    right = jnp.mean(jnp.take_along_axis(z, labels[:, None], axis=1))
     small = jnp.sqrt(jnp.finfo(z.dtype).eps)  # the error after such a step is its square
 
     def newton(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         a, _, count = state
         e = jnp.exp(a * z)
-        mass, first, second = jnp.sum(e, axis=0), jnp.sum(e * z, axis=0), jnp.sum(e * z * z, axis=0)
+        mass, first, second = jnp.sum(e, axis=1), jnp.sum(e * z, axis=1), jnp.sum(e * z * z, axis=1)
         mean = first / mass
         slope, curvature = jnp.mean(mean) - right, jnp.mean(second / mass - mean * mean)
         tiny = jnp.finfo(z.dtype).tiny
