@@ -95,7 +95,7 @@ def fit(
         params = recalibrator.solve(log_probs, labels)
     elif isinstance(recalibrator, Temperature) and objective is nll:
         temperature = fit_temperature(logits, labels)
-        if not COLDEST < float(temperature) < HOTTEST:
+        if not 1.01 * COLDEST < float(temperature) < 0.99 * HOTTEST:  # of float32, too
             raise ValueError(
                 f"labels: the likelihood has no maximum at a finite temperature, the search ended at {temperature:.3g}:"
                 " must have rows whose largest logit is wrong, and rows whose label is more likely than the others"
