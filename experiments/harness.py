@@ -47,6 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 Drawings = Iterable[tuple[str, "Figure", str]]
+Files = Iterable[tuple[str, Callable[[Path], object]]]
 SMALL = 1000  # numbers of an array that goes into the record without being asked for
 
 
@@ -109,11 +110,13 @@ class Report:
     """What an experiment says about the user's own data.
 
     record: goes under "user" in numbers.json. table: printed, one mapping a row. drawings: as of ``draw``.
+    files: what is written beside them, a name and a function that writes to a path each.
     """
 
     record: Mapping[str, Any]
     table: Sequence[Mapping[str, Any]] = ()
     drawings: Drawings = ()
+    files: Files = ()
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ def _report(experiment: Experiment, options: _flags.Options) -> int:
         report = experiment.report(options.setup, options.user, runtime.root_key(options.run.seed))
         said = {"given": asdict(options.user), **report.record}
         record = _frame(experiment, options) | {"claims": [], "series": {}, "user": said}
-        files = _write(options, record, report.drawings)
+        files = _write(options, record, report.drawings, report.files)
     _terminal.print_table(report.table)
     _print_files(options.folder, files)
     return 0
@@ -285,11 +288,12 @@ def _small(found: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in kept.items() if (v if isinstance(v, dict) else v.size <= SMALL)}
 
 
-def _write(options: _flags.Options, record: Mapping[str, Any], drawings: Drawings) -> list[str]:
+def _write(options: _flags.Options, record: Mapping[str, Any], drawings: Drawings, more: Files = ()) -> list[str]:
     """Figures, and then the record: all of them, or none if a drawing fails. The names of the files."""
     shown: list[dict[str, str]] = []
 
     def files(drawers: _figures.Drawers) -> Iterator[tuple[str, Callable[[Path], object]]]:
+        yield from more
         for name, figure, words in drawings:
             shown.append({"name": name, "caption": words})
             below = _figures.caption(figure, words)

@@ -6,8 +6,6 @@ Those of gradient entanglement, DPO's 3D-properties, the utility-probability dua
 
 from __future__ import annotations
 
-from itertools import combinations
-
 from sandbox.algebra import (
     cosh,
     dot,
@@ -18,12 +16,10 @@ from sandbox.algebra import (
     log_softmax,
     mean,
     onehot,
-    relu,
     sigmoid,
     sinh,
     softplus,
     sqrt,
-    stack,
     total,
     velocity,
 )
@@ -35,9 +31,7 @@ from theory.statement import (
     Equal,
     Given,
     Index,
-    LargestIs,
     Positive,
-    Positives,
     Real,
     Reals,
     Source,
@@ -45,52 +39,9 @@ from theory.statement import (
     theorem,
 )
 
-H_CALIBRATION = "huang2025hcalibration"
 MULTIPLICITY = "watsondaniels2023multiplicity"
 DISPLACEMENT = "razin2024displacement"
 DYNAMICS = "ren2024dynamics"
-
-
-# -- h-calibration -------------------------------------------------------------------------------------------------
-
-
-@theorem(Source(H_CALIBRATION, "ours"), r"\max_A |E[(p-o)1_A]|/P(A) = \max_a |p_a - q_a|", claim="C2",
-         weight=Positives("A"), top=Positive(), drop=Positives("A"))  # fmt: skip
-def worst_set_is_an_atom(weight, top, drop):
-    """Of all sets of atoms, the largest mean gap is that of one atom, the one with the largest gap."""
-    size = weight.shape[0]
-    drops = drop * (1 - onehot(0, drop))  # atom 0 has the largest gap
-    gap = top - drops
-    subsets = [s for n in range(1, size + 1) for s in combinations(range(size), n)]
-
-    def average(x, s):
-        return sum(weight[a] * x[a] for a in s) / sum(weight[a] for a in s)
-
-    values = stack(*(average(gap, s) for s in subsets))
-    return LargestIs(values, top, stack(*(average(drops, s) for s in subsets)), at=0)
-
-
-@theorem(Source(H_CALIBRATION, "ours"), r"|E[(p-o)1_A]| \le h P(A)", claim="C2",
-         weight=Positives("A"), inside=Positives("A"), top=Positive(), drop=Positives("A"))  # fmt: skip
-def no_set_beats_the_worst_atom(weight, inside, top, drop):
-    """Over any (even fractional) set of atoms the mean gap is at most the largest atom's, at every number of atoms."""
-    mass = dot(weight, inside)
-    return AtMost(dot(weight * inside, top - drop) / mass, top, slack=dot(weight * inside, drop) / mass)
-
-
-@theorem(Source(H_CALIBRATION, "abstract"), r"\text{pooled loss} = 0 \Rightarrow \text{calibrated}", claim="C6",
-         expect="refuted", a=Unit())  # fmt: skip
-def zero_pooled_loss_means_calibrated(a):
-    """Two contexts predicted (.6, .4) and (.4, .6): with both pooled gaps at zero, each context would be calibrated."""
-    b = a - 0.2  # the posterior of class 1 in the second context that closes the pooled gaps
-    pooled = absolute(0.6 - (a + 1 - b) / 2) + absolute(0.4 - (1 - a + b) / 2)
-    canonical = absolute(0.6 - a) + absolute(0.4 - (1 - a))
-    return Given(b, then=Equal(canonical, pooled))
-
-
-def absolute(x):
-    """The magnitude of x."""
-    return relu(x) + relu(-x)
 
 
 # -- predictive multiplicity ---------------------------------------------------------------------------------------
