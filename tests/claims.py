@@ -1,7 +1,6 @@
 """Fourteen claims of nine papers that the mechanism must carry, each until its paper's own file states it.
 
-Those of gradient entanglement, DPO's 3D-properties, the utility-probability duality and the p-n criterion stand in
-``theory``; the others wait here.
+Those of the displacement of likelihoods and of squeezing wait here; the others stand in ``theory``.
 """
 
 from __future__ import annotations
@@ -11,14 +10,9 @@ from sandbox.algebra import (
     dot,
     exp,
     grad,
-    log,
-    log_sigmoid,
     log_softmax,
-    mean,
     onehot,
-    sigmoid,
     sinh,
-    softplus,
     sqrt,
     total,
     velocity,
@@ -26,7 +20,6 @@ from sandbox.algebra import (
 from theory.statement import (
     All,
     AtMost,
-    Bowl,
     Conserved,
     Equal,
     Given,
@@ -39,40 +32,8 @@ from theory.statement import (
     theorem,
 )
 
-MULTIPLICITY = "watsondaniels2023multiplicity"
 DISPLACEMENT = "razin2024displacement"
 DYNAMICS = "ren2024dynamics"
-
-
-# -- predictive multiplicity ---------------------------------------------------------------------------------------
-
-
-def bernoulli_kl(t0, t):
-    """KL of two Bernoulli laws given by their logits, nats."""
-    return sigmoid(t0) * (log_sigmoid(t0) - log_sigmoid(t)) + sigmoid(-t0) * (log_sigmoid(-t0) - log_sigmoid(-t))
-
-
-@theorem(Source(MULTIPLICITY, "ours"), r"L(w) - L(w_0) = \frac1n \sum_i KL(p_i^0 \| g_w(x_i))", claim="C1",
-         x=Reals("n", "d"), y=Reals("n"), w=Reals("d"), w0=Reals("d"))  # fmt: skip
-def level_set_is_a_kl_ball(x, y, w, w0):
-    """Excess logistic loss is the mean KL from the baseline's predictions; the last term vanishes at the optimum."""
-
-    def loss(w):
-        return mean(softplus(x @ w) - y * (x @ w))
-
-    return Equal(loss(w) - loss(w0), mean(bernoulli_kl(x @ w0, x @ w)) + dot(grad(loss)(w0), w - w0))
-
-
-@theorem(Source(MULTIPLICITY, "ours"), r"2(p-q)^2 \le KL(p\|q)", claim="C5", p=Unit(), q=Unit())
-def pinsker(p, q):
-    """The squared difference of two Bernoulli probabilities is at most half their KL divergence."""
-
-    def divergence(q):
-        return p * (log(p) - log(q)) + (1 - p) * (log(1 - p) - log(1 - q))
-
-    return Bowl(
-        lambda q: 2 * (q - p) ** 2, divergence, at=q, bottom=p, factor=lambda q: (1 - 2 * q) ** 2 / (q * (1 - q))
-    )
 
 
 # -- likelihood displacement ----------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Predictive multiplicity; ``python -m experiments.multiplicity`` runs it."""
