@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +84,7 @@ class Drawers:
     def __init__(self, quick: bool = False) -> None:
         self._quick, self._thread = quick, ThreadPoolExecutor(1)
         self._second: subprocess.Popen[bytes] | None = None
-        self._drawing: tuple[Future[None], tuple[Figure, float, Path]] | None = None
+        self._drawing: tuple[Future[None], tuple[Figure, float, list[Path]]] | None = None
         self._begun = 0
 
     def __enter__(self) -> Drawers:
@@ -94,19 +94,24 @@ class Drawers:
         self._end()
         self._thread.shutdown()
 
-    def write(self, figure: Figure, below: float, path: Path) -> None:
-        """As the function ``write``, but it may be done only after ``wait``."""
+    def write(self, figure: Figure, below: float, kinds: Sequence[str], path: Path) -> None:
+        """As the function ``write``, in each of the formats, beside ``path``; it may be done only after ``wait``.
+
+        One process draws all formats of a figure, in their order: a figure that was drawn before may come out
+        differently in the last digits, and a run must leave the same bytes whichever process was free.
+        """
         self._begun += 1
+        paths = [path.absolute().with_suffix(f".{kind}") for kind in kinds]
         idle = self._drawing is None or self._drawing[0].done()
         if self._begun > 1 and idle and (os.cpu_count() or 1) > 1:
             try:
-                job = pickle.dumps((figure, below, path.absolute()))
+                job = pickle.dumps((figure, below, paths))
             except (AttributeError, TypeError, pickle.PicklingError):  # a function inside that has no name, say
-                return write(figure, below, path)
+                return _write_all(figure, below, paths)
             self.wait()
-            self._drawing = self._thread.submit(self._send, job), (figure, below, path)
+            self._drawing = self._thread.submit(self._send, job), (figure, below, paths)
         else:
-            write(figure, below, path)
+            _write_all(figure, below, paths)
 
     def wait(self) -> None:
         """Return once all is written. Raises what went wrong in the other process."""
@@ -117,7 +122,7 @@ class Drawers:
             drawing[0].result()
         except (EOFError, BrokenPipeError):  # it was killed, for memory perhaps
             self._end()
-            write(*drawing[1])
+            _write_all(*drawing[1])
 
     def _end(self) -> None:
         second, self._second = self._second, None
@@ -140,6 +145,11 @@ class Drawers:
             raise problem
 
 
+def _write_all(figure: Figure, below: float, paths: Iterable[Path]) -> None:
+    for path in paths:
+        write(figure, below, path)
+
+
 def serve(quick: bool) -> None:
     """What the other process does: read a figure, write it, say so, until there is no more."""
     with style(quick):
@@ -149,7 +159,7 @@ def serve(quick: bool) -> None:
             except EOFError:
                 return
             try:
-                write(*job)
+                _write_all(*job)
                 problem = None
             except Exception as error:  # it is raised where the figure comes from
                 problem = error

@@ -297,8 +297,9 @@ def _write(options: _flags.Options, record: Mapping[str, Any], drawings: Drawing
         for name, figure, words in drawings:
             shown.append({"name": name, "caption": words})
             below = _figures.caption(figure, words)
-            for kind in options.formats:
-                yield f"{name}.{kind}", partial(drawers.write, figure, below)
+            first, *others = options.formats
+            yield f"{name}.{first}", partial(drawers.write, figure, below, options.formats)
+            yield from ((f"{name}.{kind}", lambda path: None) for kind in others)  # written with the first
         drawers.wait()
         whole = _record.text({**record, "figures": shown})
         yield "numbers.json", lambda path: path.write_text(whole, encoding="utf-8", newline="\n")

@@ -120,6 +120,9 @@ def test_a_cheap_compilation_computes_the_same(programs: Path, level: int) -> No
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
+KINDS = ("png", "pdf", "svg")
+
+
 def figures(count: int) -> list[plt.Figure]:
     drawn = []
     for k in range(count):
@@ -134,21 +137,23 @@ def test_two_processes_draw_the_same_bytes_as_one(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(_figures.os, "cpu_count", lambda: 2)
     with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
         for k, figure in enumerate(figures(3)):
-            drawers.write(figure, 0.2, tmp_path / f"both{k}.png")
+            drawers.write(figure, 0.2, KINDS, tmp_path / f"both{k}.png")
         drawers.wait()
         assert drawers._second is not None
         for k, figure in enumerate(figures(3)):
-            _figures.write(figure, 0.2, tmp_path / f"one{k}.png")
+            for kind in KINDS:
+                _figures.write(figure, 0.2, tmp_path / f"one{k}.{kind}")
     for k in range(3):
-        assert (tmp_path / f"both{k}.png").read_bytes() == (tmp_path / f"one{k}.png").read_bytes()
+        for kind in KINDS:
+            assert (tmp_path / f"both{k}.{kind}").read_bytes() == (tmp_path / f"one{k}.{kind}").read_bytes()
 
 
 def test_what_the_other_process_could_not_write_is_raised_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_figures.os, "cpu_count", lambda: 2)
     with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
         first, second = figures(2)
-        drawers.write(first, 0, tmp_path / "good.png")
-        drawers.write(second, 0, tmp_path / "missing" / "bad.png")
+        drawers.write(first, 0, ["png"], tmp_path / "good.png")
+        drawers.write(second, 0, ["png"], tmp_path / "missing" / "bad.png")
         with pytest.raises(FileNotFoundError, match="missing"):
             drawers.wait()
 
@@ -161,7 +166,7 @@ def test_a_figure_that_cannot_be_sent_is_drawn_here(tmp_path: Path, monkeypatch:
         with pytest.raises((AttributeError, pickle.PicklingError)):
             pickle.dumps(second)
         for name, figure in (("a.png", first), ("b.png", second)):
-            drawers.write(figure, 0, tmp_path / name)
+            drawers.write(figure, 0, ["png"], tmp_path / name)
         drawers.wait()
         assert drawers._second is None
     assert (tmp_path / "b.png").stat().st_size > 0
@@ -173,7 +178,7 @@ def test_a_figure_outlives_the_process_that_should_have_drawn_it(
     monkeypatch.setattr(_figures.os, "cpu_count", lambda: 2)
     with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
         for name, figure in zip("abc", figures(3), strict=True):
-            drawers.write(figure, 0, tmp_path / f"{name}.png")
+            drawers.write(figure, 0, ["png"], tmp_path / f"{name}.png")
             if drawers._second is not None:
                 drawers._second.kill()
         drawers.wait()
