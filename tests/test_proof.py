@@ -10,7 +10,7 @@ import time
 import jax.numpy as jnp
 import pytest
 
-from sandbox.algebra import dot, exp, kl, log, onehot, relu, softmax, sqrt, stack, total
+from sandbox.algebra import arrays_only, dot, exp, kl, log, onehot, relu, softmax, sqrt, stack, total
 from tests.engine import counterexample_on_arrays, stated
 from theory.proof import Checked, EmptyClaim, Proved, Refuted, Undecided, _time_limit, holds, prove
 from theory.statement import (
@@ -311,6 +311,15 @@ def test_too_deep_an_expression_is_undecided():
         return NonNegative(x)
 
     assert prove(stated(tower, **X)) == Undecided("expression too deep")
+
+
+def test_a_false_claim_that_only_arrays_can_show_is_undecided():
+    def squares(x):
+        arrays_only("an integral")
+        return Equal(x**2, x)
+
+    found = prove(stated(squares, expect="checked", **X))
+    assert isinstance(found, Undecided) and found.reason.startswith("off by ")
 
 
 def test_prover_works_outside_the_main_thread():
