@@ -62,6 +62,16 @@ def test_two_rows_of_a_known_law(npz):
     assert off > 0.03, "softmax is not the law"
 
 
+def test_the_inverted_laws_are_written_beside_the_figure(npz, run, tmp_path):
+    shifted = START + np.array([[0.0], [0.5]])  # of the second row the end is misreported
+    end = trained(START, LAW, 0.8, 5) + shifted - START
+    status, found, *_ = run("--utilities", npz(u0=START, uT=end, eta=0.8, steps=5))
+    assert status == 0 and found["user"]["flagged"] == [2]
+    with np.load(tmp_path / "out/duality/inverted.npz") as written:
+        assert_close(written["inverted"][0], LAW[0], CLOSE)
+        assert written["flagged"].tolist() == [False, True]
+
+
 def test_weights_scale_the_step_of_each_context(npz):
     """Two contexts that share a batch, the second three times as often: eta alone would be wrong."""
     weights = np.array([0.25, 0.75])

@@ -7,13 +7,14 @@ as a table that followed full-batch maximum likelihood, u + eta weight (q - soft
 points (residual inversion, ours). ``--utilities example`` makes arrays of which two rows are misreported.
 
 Rows are flagged whose q leaves the simplex, that no q explains, or whose utilities were shifted. Nothing is clipped.
-All inverted probabilities are in numbers.json. With shared parameters, single draws in place of full batches, momentum
-or Adam the assumption is wrong, and q is a guess.
+All inverted probabilities are in inverted.npz beside the figure (``inverted``: rows, outputs; ``flagged``: rows), and
+to six digits in numbers.json. With shared parameters, single draws in place of full batches, momentum or Adam the
+assumption is wrong, and q is a guess.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,15 @@ def report(setup: Any, given: User, key: Array) -> Report:
     out = _terminal.console()
     for line in notes(record):
         out.print(line, markup=False, highlight=False)
-    return Report(record, table(record), [("user", figure(record), caption(record))])
+    return Report(
+        record, table(record), [("user", figure(record), caption(record))], [("inverted.npz", _saver(record))]
+    )
+
+
+def _saver(record: Mapping[str, Any]) -> Callable[[Path], None]:
+    laws = np.array([row["inverted"] for row in record["rows"]])
+    flagged = np.array([bool(row["flags"]) for row in record["rows"]])
+    return lambda path: np.savez(path, inverted=laws, flagged=flagged)
 
 
 def example() -> dict[str, np.ndarray]:
