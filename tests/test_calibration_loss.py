@@ -9,15 +9,15 @@ import pytest
 
 from sandbox import calibration
 from sandbox.calibration import SUBSETS, WEIGHTINGS, HLoss
+from sandbox.runtime import quickly_compiled
 from tests import calibration_numpy as plain
 from tests.tolerances import Tolerance, assert_close, identity
-from theory._arrays import quickly_compiled
 
 X64 = jax.config.jax_enable_x64
 FOUR = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
 FOUR_LABELS = jnp.array([0, 1, 0, 1])
 h_loss = jax.jit(
-    calibration.h_loss, static_argnames=("window", "subsets", "weighting", "bins"), compiler_options=quickly_compiled()
+    calibration.h_loss, static_argnames=("window", "subsets", "weighting", "bins"), compiler_options=quickly_compiled(0)
 )
 CLOSE = Tolerance(0, 1e-10 if X64 else 2e-5, "sums of some hundred gaps, in other orders")
 
@@ -74,7 +74,7 @@ def test_gradient_is_that_of_the_windows(subsets):
     def loss(p):
         return calibration.h_loss(jnp.log(p), jnp.asarray(y), window=window, subsets=subsets)
 
-    found = jax.jit(jax.grad(loss), compiler_options=quickly_compiled())(jnp.asarray(p, jnp.result_type(float)))
+    found = jax.jit(jax.grad(loss), compiler_options=quickly_compiled(0))(jnp.asarray(p, jnp.result_type(float)))
     expected = np.zeros_like(p)
     hit = np.eye(3)[y]
     rows = {"pooled": [np.ones(30, bool)], "classwise": [np.ones(30, bool)] * 3,

@@ -28,8 +28,8 @@ from sandbox.calibration import (
     fit_temperature,
     nll,
 )
+from sandbox.runtime import quickly_compiled
 from tests.tolerances import Tolerance, assert_close, golden
-from theory._arrays import quickly_compiled
 
 X64 = jax.config.jax_enable_x64
 WIDTH = np.float64 if X64 else np.float32
@@ -38,9 +38,9 @@ ORDERLY = [kind() for kind in MAPS.values() if kind.keeps_order]
 ALL = [kind() for kind in MAPS.values()]
 CLASSES = 4
 APPLY = {
-    m.name: jax.jit(lambda p, z, m=m: m.apply(p, log_softmax(z)), compiler_options=quickly_compiled()) for m in ALL
+    m.name: jax.jit(lambda p, z, m=m: m.apply(p, log_softmax(z)), compiler_options=quickly_compiled(0)) for m in ALL
 }
-PIECEWISE = jax.jit(calibration.piecewise, compiler_options=quickly_compiled())
+PIECEWISE = jax.jit(calibration.piecewise, compiler_options=quickly_compiled(0))
 SOME = np.random.default_rng(3).normal(size=(8, CLASSES)) * 2
 STARTS = {m.name: m.init(KEY, log_softmax(jnp.asarray(SOME, jnp.result_type(float)))) for m in ALL}
 

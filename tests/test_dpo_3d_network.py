@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 
-from experiments._flags import quick_values
 from experiments.dpo_3d import network as toy
 from experiments.dpo_3d.setup import Setup
 from sandbox.algebra import log_softmax, sigmoid
@@ -213,7 +212,7 @@ def test_all_models_are_one_program(seeds, monkeypatch):
 
 @pytest.fixture(scope="module")
 def found():
-    setup = Setup(**quick_values(Setup))
+    setup = Setup(network_seeds=2, pretrain_steps=2000, steps=600)
     return jax.tree.map(np.asarray, jax.jit(toy.scenarios, static_argnums=0)(setup, jax.random.key(0)))
 
 

@@ -322,6 +322,27 @@ def test_a_false_claim_that_only_arrays_can_show_is_undecided():
     assert isinstance(found, Undecided) and found.reason.startswith("off by ")
 
 
+class Slow:
+    """In a cycle, so that only the collector takes it; it takes its time to go."""
+
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        busy(0.3)
+
+
+def test_a_time_limit_that_ends_in_a_finaliser_is_not_lost():
+    def collect():
+        Slow()
+        gc.collect()
+        busy(60)
+
+    with pytest.raises(TimeoutError), _time_limit(0.1):
+        collect()
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+
+
 def test_prover_works_outside_the_main_thread():
     found = []
     thread = threading.Thread(target=lambda: found.append(prove(EVERY_SIZE["bound with a slack"])))

@@ -200,22 +200,30 @@ def _time_limit(seconds: float) -> Iterator[None]:
         yield
         return
 
+    collecting = False
+
+    def note(phase: str, _: Mapping[str, int]) -> None:
+        nonlocal collecting
+        collecting = phase == "start"
+
     def ring(_: int, frame: FrameType | None) -> None:
-        if _is_collecting(frame):
+        if collecting or _in_a_callback(frame):  # what is raised in a finaliser is lost, too
             signal.setitimer(signal.ITIMER_PROF, 0.01)
             return
         raise TimeoutError
 
     before = signal.signal(signal.SIGPROF, ring)
+    gc.callbacks.append(note)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        gc.callbacks.remove(note)
         signal.signal(signal.SIGPROF, before)
 
 
-def _is_collecting(frame: FrameType | None) -> bool:
+def _in_a_callback(frame: FrameType | None) -> bool:
     """Is a callback of the garbage collector at work? An error raised in one is lost; JAX and Hypothesis have some."""
     callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:

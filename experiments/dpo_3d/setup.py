@@ -51,10 +51,10 @@ class Setup:
     optimiser: Literal["adam", "sgd"] = knob("adam", "optimiser of that run")
     learning_rate: float = knob(1e-3, "its learning rate (gradient descent wants 0.1)")
     width: int = knob(3, "units of the layer that all prompts and responses share in that run, from 1 to 64")
-    steps: int = knob(1500, "steps of the network's preference training", quick=300)
+    steps: int = knob(1500, "steps of the network's preference training", quick=200)
     network_seeds: int = knob(6, "seeds of the network", quick=2)
     pretrain_steps: int = knob(
-        4000, "steps of Adam (rate 0.003) that bring the network to a scenario's laws", quick=1000
+        4000, "steps of Adam (rate 0.003) that bring the network to a scenario's laws", quick=600
     )
     every: int = knob(5, "steps between two records of the network")
 
