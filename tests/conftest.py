@@ -9,6 +9,7 @@ import os
 os.environ["MPLBACKEND"] = "agg"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import jax
 import pytest
 from hypothesis import HealthCheck, settings
 
+from experiments.harness import main
 from sandbox import runtime
 from tests.toy import proofs, run, toy  # noqa: F401 - fixtures, for the tests that ask for them
 
@@ -73,3 +75,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"{len(spent)} claims, {mean:.2f} s of processor time each; the slowest")
         for claim, seconds in spent.most_common(10):
             terminalreporter.line(f"{seconds:6.2f} s  {claim}")
+
+
+@pytest.fixture
+def command(tmp_path, capsys):
+    """Run an experiment's command line, files in ``out``: exit status, numbers.json or None, stdout, stderr."""
+
+    def command(experiment, *argv):
+        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
+        status = main(experiment, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
+        path = tmp_path / "out" / experiment.name / "numbers.json"
+        found = json.loads(path.read_text()) if path.is_file() else None
+        return status, found, *capsys.readouterr()
+
+    return command

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ from experiments.dpo_3d._fit import fit_margin
 from experiments.dpo_3d._log import read_log
 from experiments.dpo_3d.table import START, L, W, closed_form, table_loss
 from experiments.dpo_3d.user import EXAMPLE, User, analysis, table_bound
-from experiments.harness import Experiment, main
+from experiments.harness import Experiment
 from sandbox import losses
 from sandbox.algebra import flow_margin
 from sandbox.dynamics import train
@@ -78,21 +78,14 @@ def csv(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """The command line of an experiment that only reports: exit status, numbers.json or None, stdout, stderr."""
+def run(command):
+    """The command line of an experiment that only reports."""
     from experiments.dpo_3d.setup import Setup
 
     experiment = Experiment(
         "dpo_3d", "A log.", Setup, lambda s, k: {}, lambda s, m: (), lambda s, m, v: (), user=User, report=user.report
     )
-
-    def run(*argv):
-        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
-        status = main(experiment, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "dpo_3d" / "numbers.json"
-        return status, json.loads(path.read_text()) if path.is_file() else None, *capsys.readouterr()
-
-    return run
+    return partial(command, experiment)
 
 
 def in_float64(function, *args):

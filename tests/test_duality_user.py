@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from experiments.duality.__main__ import EXPERIMENT
 from experiments.duality.user import User, diagnosis, example, notes, read, table
-from experiments.harness import main
 from tests.tolerances import Tolerance, assert_close
 
 CLOSE = Tolerance(1e-3, 1e-3, "six steps in float32, and what Newton's method makes of it")
@@ -27,17 +25,8 @@ def npz(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Run the command line: exit status, numbers.json or None, stdout, stderr."""
-
-    def run(*argv):
-        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
-        status = main(EXPERIMENT, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "duality" / "numbers.json"
-        found = json.loads(path.read_text()) if path.is_file() else None
-        return status, found, *capsys.readouterr()
-
-    return run
+def run(command):
+    return partial(command, EXPERIMENT)
 
 
 def trained(start, law, eta, count):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -17,7 +16,6 @@ from experiments.entanglement.__main__ import EXPERIMENT
 from experiments.entanglement._data import LENGTHS, LOGPS, lines_with_pairs, loss_named, read_gradients
 from experiments.entanglement._diagnosis import diagnose, encode, from_gradients, from_text, response_log_probs
 from experiments.entanglement.user import EXAMPLE, User, diagnosis
-from experiments.harness import main
 from sandbox.losses import LOSSES, PairLogProbs
 from sandbox.preferences import TextPair, read_pairs, vocabulary
 from tests.tolerances import assert_close
@@ -33,17 +31,8 @@ FEW = [
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Run the command line on the user's data: exit status, numbers.json or None, stdout, stderr."""
-
-    def run(*argv):
-        precision = "--x64" if X64 else "--no-x64"
-        status = main(EXPERIMENT, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "entanglement" / "numbers.json"
-        found = json.loads(path.read_text()) if path.is_file() else None
-        return status, found, *capsys.readouterr()
-
-    return run
+def run(command):
+    return partial(command, EXPERIMENT)
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,7 +11,6 @@ from experiments.h_calibration import user
 from experiments.h_calibration.__main__ import EXPERIMENT
 from experiments.h_calibration._data import read
 from experiments.h_calibration._digits import EXAMPLE
-from experiments.harness import main
 from sandbox import calibration
 from sandbox.calibration import METRICS, Temperature, VectorScaling
 from tests.tolerances import Tolerance, assert_close
@@ -32,17 +30,8 @@ def probs_of(z):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Run the command line: exit status, numbers.json or None, stdout, stderr."""
-
-    def run(*argv):
-        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
-        status = main(EXPERIMENT, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "h_calibration" / "numbers.json"
-        found = json.loads(path.read_text()) if path.is_file() else None
-        return status, found, *capsys.readouterr()
-
-    return run
+def run(command):
+    return partial(command, EXPERIMENT)
 
 
 @pytest.fixture

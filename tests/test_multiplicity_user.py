@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.harness import main
 from experiments.multiplicity import real
 from experiments.multiplicity.__main__ import EXPERIMENT
 from experiments.multiplicity._data import read
@@ -30,16 +29,8 @@ def csv(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Run the command line: exit status, numbers.json or None, stdout, stderr."""
-
-    def run(*argv):
-        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
-        status = main(EXPERIMENT, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "multiplicity" / "numbers.json"
-        return status, json.loads(path.read_text()) if path.is_file() else None, *capsys.readouterr()
-
-    return run
+def run(command):
+    return partial(command, EXPERIMENT)
 
 
 @float64_only

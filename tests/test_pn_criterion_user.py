@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness import main
 from experiments.pn_criterion.__main__ import EXPERIMENT
 from experiments.pn_criterion._data import levels, numbers, read
 from experiments.pn_criterion.user import EXAMPLE, User, notes, verdict
@@ -33,17 +32,8 @@ def csv(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Run the command line: exit status, numbers.json or None, stdout, stderr."""
-
-    def run(*argv):
-        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
-        status = main(EXPERIMENT, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "pn_criterion" / "numbers.json"
-        found = json.loads(path.read_text()) if path.is_file() else None
-        return status, found, *capsys.readouterr()
-
-    return run
+def run(command):
+    return partial(command, EXPERIMENT)
 
 
 def test_normal_model_on_the_command_line(run):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from experiments.harness import main
 from experiments.preference_rankings.__main__ import EXPERIMENT
 from experiments.preference_rankings._data import read
 from experiments.preference_rankings.user import BETAS, EXAMPLE, User, diagnosis, notes
@@ -30,17 +28,8 @@ def csv(tmp_path):
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
-    """Run the command line: exit status, numbers.json or None, stdout, stderr."""
-
-    def run(*argv):
-        precision = "--x64" if jax.config.jax_enable_x64 else "--no-x64"
-        status = main(EXPERIMENT, ["--out", str(tmp_path / "out"), "--format", "png", precision, *map(str, argv)])
-        path = tmp_path / "out" / "preference_rankings" / "numbers.json"
-        found = json.loads(path.read_text()) if path.is_file() else None
-        return status, found, *capsys.readouterr()
-
-    return run
+def run(command):
+    return partial(command, EXPERIMENT)
 
 
 def test_three_pairs_by_hand(csv):
