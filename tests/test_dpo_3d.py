@@ -60,6 +60,13 @@ def test_integrated_flow_is_the_closed_form_and_descent_approaches_it_in_proport
     gaps = table.table(table.Setup(), jax.random.key(0))["descent_gap"]
     agrees(gaps, [0.0108, 0.0053, 0.0027], 0.02)  # two digits are printed
     assert 1.9 < gaps[0] / gaps[1] < 2.1 and 1.9 < gaps[1] / gaps[2] < 2.1
+    # Euler overshoots the margin by (step / 2) f log(f0 / f) where its speed f fell from f0 = beta; the step^2 term is
+    # a twentieth of that at most, as the halving shows. Each of the two logits has half of it.
+    p = closed(0.5, 10)
+    speed = 0.5 * (1 - jnp.tanh(0.25 * jnp.log(p[0] / p[1] * table.START[1] / table.START[0])))
+    overshoot = 0.05 / 2 * speed * jnp.log(0.5 / speed)
+    agrees(gaps[2], overshoot / 2 * (1 + jnp.abs(p[0] - p[1])), 0.05)
+    assert overshoot < 0.05 * table.DESCENT_BETA / (2 * np.e)
 
 
 def golden_or(rtol):
