@@ -210,6 +210,17 @@ def test_bad_data_are_named_and_never_silently_unfitted(logits, labels, words):
         fit(Temperature(), np.array(logits), np.array(labels), key=KEY)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, np.int32])
+def test_what_is_stored_in_half_precision_or_whole_numbers_is_fitted_in_float32(dtype):
+    stored = np.round(LOGITS).astype(dtype)  # no rounding enters, but that of the computation
+    for objective in (nll, HLoss(window=21)):
+        fitted = fit(Piecewise(3, 6.0), stored, LABELS, objective, key=KEY, steps=5)
+        wide = fit(Piecewise(3, 6.0), np.round(LOGITS).astype(np.float32), LABELS, objective, key=KEY, steps=5)
+        assert fitted.params["slopes"].dtype == jnp.float32
+        assert np.array_equal(fitted.params["slopes"], wide.params["slopes"])
+    assert calibration.metrics(stored, LABELS)["KDE_ECE"].dtype == jnp.float32
+
+
 def test_isotonic_refuses_other_objectives():
     with pytest.raises(ValueError, match="must be nll or brier"):
         fit(Isotonic(), LOGITS, LABELS, HLoss(), key=KEY)
@@ -233,8 +244,12 @@ def test_other_files_are_refused(tmp_path):
     for name in ("other.npz", "text.npz"):
         with pytest.raises(ValueError, match="no recalibrator"):
             calibration.load(tmp_path / name)
-    file = io.BytesIO()
-    np.savez(file, about=np.array('{"map": "magic", "options": {}}'))
-    file.seek(0)
-    with pytest.raises(ValueError, match="map = 'magic'"):
-        calibration.load(file)
+    for about, words in (
+        ('{"map": "magic", "options": {}}', "map = 'magic'"),
+        ('{"map": "mixture", "options": {"parts": 3}}', "no recalibrator was saved there .*'parts'"),
+    ):
+        file = io.BytesIO()
+        np.savez(file, about=np.array(about))
+        file.seek(0)
+        with pytest.raises(ValueError, match=words):
+            calibration.load(file)

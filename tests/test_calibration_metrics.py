@@ -69,6 +69,12 @@ def test_kernel_estimate_by_direct_sums():
     assert_close(FOUND["KDE_ECE"], direct, Tolerance(1e-3, 1e-4, "linear binning on 2^14 points"))
 
 
+def test_kernel_estimate_of_certainty():
+    """All sure and half of them right: the narrowest kernel, halved at 1, still integrates to what is there."""
+    found = metrics(np.log([[1 - 1e-9, 1e-9]] * 8), [0, 1] * 4)["KDE_ECE"]
+    assert_close(found, 0.5, Tolerance(0.05, 0, "cells cut at 1, where two steps of the grid hold the kernel"))
+
+
 def test_weights_are_repetitions():
     rows = np.random.default_rng(1).integers(0, N, N)
     counts = np.bincount(rows, minlength=N)

@@ -79,7 +79,7 @@ def fit(
 
     ``nll``, ``brier``, an ``HLoss`` or any function of that kind. Full-batch Adam for ``steps`` steps; one temperature
     under ``nll`` by Newton's method, isotonic maps by least squares, the optimum of ``nll`` and ``brier`` alike. The
-    precision is that of the logits.
+    precision is that of the logits, float32 at least.
 
     Raises ValueError for shapes that do not match, logits that are not finite, labels outside 0 to C - 1, labels that
     are all the same, an objective that an isotonic map has no fit for, and a fit that does not end at finite numbers:
@@ -118,6 +118,7 @@ def _value(loss: _Training, params: Params, log_probs: Array, labels: Array) -> 
 def checked(logits: Any, labels: Any) -> tuple[Array, Array]:
     """Logits and labels as arrays of matching shape, looked at as far as they are known. Errors as ``fit``."""
     logits = jnp.asarray(logits, None if hasattr(logits, "dtype") else jnp.result_type(float))
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))  # whole numbers, and half precision as stored
     labels = jnp.asarray(labels)
     if logits.ndim != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1] or not labels.size:
         raise ValueError(f"logits, labels: shapes {logits.shape}, {labels.shape}: must be (N, C), C >= 2, and (N,)")
@@ -181,7 +182,7 @@ def load(file: str | Path | IO[bytes]) -> Fitted:
         with np.load(file, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             params = {name.removeprefix("params."): jnp.asarray(stored[name]) for name in stored if name != "about"}
-        name, options = about["map"], about["options"]
+        recalibrator = MAPS[one_of("map", about["map"], MAPS)](**about["options"])
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file}: no recalibrator was saved there ({error})") from None
-    return Fitted(MAPS[one_of("map", name, MAPS)](**options), params)
+    return Fitted(recalibrator, params)

@@ -1,4 +1,4 @@
-"""How far predictions are from calibrated: eighteen metrics, exact under weights, and their bootstrap intervals.
+"""How far predictions are from calibrated: nineteen metrics, exact under weights, and their bootstrap intervals.
 
 conf: the largest probability of a sample, acc: whether its class is the label (the first one of a tie). Bins are
 (lo, hi], the first closed below, 15 unless said otherwise (``sandbox.calibration.binning``). Definitions follow the
@@ -176,7 +176,8 @@ def kde_ece(top: Top) -> Array:
 
     c = -0.6 + step * jnp.arange(GRID)
     gap = jnp.abs(c * density(top.weights) - density(right))
-    return jnp.sum(jnp.where((c >= 0) & (c <= 1), gap, 0)) * step / size
+    inside = jnp.clip((1 - c) / step + 0.5, 0, 1) * jnp.clip(c / step + 0.5, 0, 1)  # of the cell around each point
+    return jnp.sum(inside * gap) * step / size
 
 
 # -- of each class -----------------------------------------------------------------------------------------------------

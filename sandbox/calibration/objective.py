@@ -59,7 +59,8 @@ def nll(log_probs: Array, labels: Array) -> Array:
 
 def brier(log_probs: Array, labels: Array) -> Array:
     """Mean over samples of |p - onehot(y)|^2, from 0 to 2."""
-    return jnp.mean(jnp.sum((jnp.exp(log_probs) - jax.nn.one_hot(labels, log_probs.shape[1])) ** 2, axis=1))
+    hits = jax.nn.one_hot(labels, log_probs.shape[1], dtype=log_probs.dtype)
+    return jnp.mean(jnp.sum((jnp.exp(log_probs) - hits) ** 2, axis=1))
 
 
 def h_loss(

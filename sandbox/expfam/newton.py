@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sandbox.linear import solve
+
 STEPS = 60
 REACH = 2.0  # nats that the logits may spread by in one step
-UNROLLED = 8  # up to this many parameters a system is solved in place, for a batch at once
 
 
 class Fit(NamedTuple):
@@ -60,26 +61,3 @@ def newton(
     gradient = jnp.max(jnp.abs(derivatives(theta)[0]), initial=0)
     flat = gradient <= jnp.sqrt(precision) * (1 + jnp.max(jnp.abs(theta), initial=0))
     return Fit(theta, (travelled < 2 * limit) & (spread(theta) <= limit) & flat, gradient, taken)
-
-
-def solve(matrix: Array, right: Array) -> Array:
-    """x (p,) of matrix x = right, for a symmetric positive definite matrix (p, p): Cholesky's factor.
-
-    Small systems are unrolled: a batch of them is then arithmetic on arrays, several times faster than a call of LAPACK
-    for each.
-    """
-    p = right.shape[0]
-    if p > UNROLLED:
-        return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(matrix), True), right)
-    factor: list[list[Any]] = [[None] * p for _ in range(p)]
-    for i in range(p):
-        for j in range(i + 1):
-            rest = matrix[i, j] - sum(factor[i][k] * factor[j][k] for k in range(j))
-            factor[i][j] = jnp.sqrt(rest) if i == j else rest / factor[j][j]
-    half: list[Any] = []
-    for i in range(p):
-        half.append((right[i] - sum(factor[i][k] * half[k] for k in range(i))) / factor[i][i])
-    x: list[Any] = [None] * p
-    for i in reversed(range(p)):
-        x[i] = (half[i] - sum(factor[k][i] * x[k] for k in range(i + 1, p))) / factor[i][i]
-    return jnp.stack(x) if p else right

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sandbox.linear import solve
+
 Expand = Callable[[Array], tuple[Array, Array, Array]]
 STAGES = (1, 4, 16, 64)  # of the continuation, tried in this order
 STEPS = 12  # of Newton a stage: it converges quadratically, eight are enough unless it diverges
@@ -25,19 +27,9 @@ class Extreme(NamedTuple):
     residual: Array
 
 
-def small() -> float:
-    """From a relative residual this small one more step of Newton leaves nothing but rounding."""
-    return float(jnp.finfo(jnp.result_type(float)).eps) ** (2 / 3)
-
-
-def solve(matrix: Array, *vectors: Array) -> Array:
-    """Solutions (k, d) of a positive definite system with k right-hand sides (d,)."""
-    return solve_rows(matrix, jnp.stack(vectors))
-
-
-def solve_rows(matrix: Array, rows: Array) -> Array:
-    """The same with the right-hand sides as rows (k, d)."""
-    return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(matrix), rows.T).T
+def rounding() -> float:
+    """The relative error of one operation."""
+    return float(jnp.finfo(jnp.result_type(float)).eps)
 
 
 def extreme(expand: Expand, hessian: Array, v: Array, epsilon: Array) -> Extreme:
@@ -47,7 +39,7 @@ def extreme(expand: Expand, hessian: Array, v: Array, epsilon: Array) -> Extreme
     model. Where that diverges, epsilon is reached in more and more stages, (k / K)^2 of it at stage k, each from the
     one before.
     """
-    (r,) = solve(hessian, v)
+    r = solve(hessian, v)
     s = v @ r
 
     def begin(attempt: Any) -> _State:
@@ -58,12 +50,12 @@ def extreme(expand: Expand, hessian: Array, v: Array, epsilon: Array) -> Extreme
     def step(now: _State) -> _State:
         level = epsilon * (now.stage / now.stages) ** 2
         value, gradient, curvature = expand(now.u)
-        a, b = solve(curvature, v, gradient)
+        a, b = solve(curvature, jnp.stack([v, gradient]))
         off = jnp.max(jnp.abs(gradient - now.tau * v)) / (now.tau * jnp.max(jnp.abs(v)))
         residual = jnp.abs(value / level - 1) + off
         tau = (gradient @ b - (value - level)) / (gradient @ a)
-        stalls = (residual <= small() ** 0.5) & (residual > now.residual / 4)  # where rounding keeps it from falling
-        close = (residual <= small()) | stalls
+        stalls = (residual <= rounding() ** (1 / 3)) & (residual > now.residual / 4)  # rounding keeps it from falling
+        close = (residual <= rounding() ** 0.5) | stalls  # the step that follows leaves about its square
         solved = close & (now.stage >= now.stages)
         farther = jnp.where(close & ~solved, 1 + 1 / now.stage, 1)  # to the start of the next stage
         moved = _State(
@@ -99,7 +91,7 @@ class _State(NamedTuple):
 def least(expand: Expand, start: Array, v: Array | None = None, steps: int = 40) -> Array:
     """Minimise by damped Newton from ``start``; with v, among the u that have the v.u of the start."""
 
-    enough = small() ** (2.25 if v is None else 1.5)  # a value is rounding then; a gradient needs more
+    enough = rounding() ** (1.5 if v is None else 1)  # a value is rounding then; a gradient needs more
 
     def unfinished(state: tuple[Array, Array, Array]) -> Array:
         n, _, decrement = state
@@ -109,13 +101,12 @@ def least(expand: Expand, start: Array, v: Array | None = None, steps: int = 40)
         n, u, _ = state
         value, gradient, curvature = expand(u)
         if v is None:
-            (b,) = solve(curvature, gradient)
-            move = -b
+            move = -solve(curvature, gradient)
         else:
-            a, b = solve(curvature, v, gradient)
+            a, b = solve(curvature, jnp.stack([v, gradient]))
             move = (v @ b) / (v @ a) * a - b
         decrement = -(gradient @ move)
-        room = 1e4 * small() ** 1.5 * (1 + jnp.abs(value))  # a rise that rounding explains
+        room = 1e4 * rounding() * (1 + jnp.abs(value))  # a rise that rounding explains
 
         def too_far(scale: Array) -> Array:
             return (expand(u + scale * move)[0] > value - 1e-4 * scale * decrement + room) & (scale > 1e-4)

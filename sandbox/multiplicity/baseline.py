@@ -117,17 +117,23 @@ def _kl_and_move(t0: Array, step: Array) -> tuple[Array, Array, Array]:
     """KL(p0 || p), p - p0 and p (1 - p), elementwise, of the risk p whose logit is ``step`` above t0, that of p0.
 
     To full relative precision for small steps and for risks near 0 and 1, without overflow for large ones: with q the
-    probability of the outcome that becomes rarer and E = e^-|step| - 1, KL = q |step| + log(1 + q E).
+    probability of the outcome that becomes rarer and E = e^-|step| - 1, KL = q |step| + log(1 + q E). Three
+    transcendental functions an element, since they are what it costs.
     """
     up = step > 0
-    q, rest = jax.nn.sigmoid(jnp.where(up, -t0, t0)), jax.nn.sigmoid(jnp.where(up, t0, -t0))
+    ahead, behind = jax.nn.sigmoid(t0), jax.nn.sigmoid(-t0)
+    q, rest = jnp.where(up, behind, ahead), jnp.where(up, ahead, behind)
     size = jnp.abs(step)
-    e, shrunk = jnp.expm1(-size), jnp.exp(-size)
-    near = size < 0.7
+    shrunk = jnp.exp(-size)
+    e = -jnp.tanh(size / 2) * (1 + shrunk)
+    near = q * e > -0.5
     whole = jnp.where(near, 1 + q * e, jnp.maximum(rest + q * shrunk, jnp.finfo(q.dtype).tiny))
-    logarithm = jnp.where(near, jnp.log1p(q * jnp.where(near, e, 0)), jnp.log(whole))
-    moved = -q * rest * e / whole
-    return q * size + logarithm, jnp.where(up, moved, -moved), q * rest * shrunk / whole**2
+    kept = whole - 1  # log(1 + x) = x log(1 + x) / x, with the rounded 1 + x in the last two (Kahan)
+    logarithm = jnp.log(whole) * jnp.where(near & (kept != 0), q * e / jnp.where(kept != 0, kept, 1), 1)
+    logarithm = jnp.where(near & (kept == 0), q * e, logarithm)
+    share = 1 / whole
+    moved = -q * rest * e * share
+    return q * size + logarithm, jnp.where(up, moved, -moved), q * rest * shrunk * share**2
 
 
 def excess(baseline: Baseline, u: Any) -> Array:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from sandbox.multiplicity._newton import Expand, extreme, least, solve, solve_rows
+from sandbox.linear import solve
+from sandbox.multiplicity._newton import Expand, extreme, least
 from sandbox.multiplicity.baseline import Baseline, expansion
 from sandbox.multiplicity.formulas import bernoulli_kl
 from sandbox.validate import in_range, positive
@@ -81,14 +82,16 @@ def extremes(
     def one(v: Array) -> tuple[Array, ...]:
         now = extreme(expand, hessian, v, epsilon)
         u = jnp.where(jnp.isfinite(now.u), now.u, 0)
-        u = u * jnp.minimum(1, epsilon / jnp.maximum(expand(u)[0], epsilon))  # convex: a share c costs at most c of it
         value, gradient, _ = expand(u)
-        # for any v' of the set: epsilon >= value + gradient.(u' - u) and |u' - u| <= 2 radius in the norm of H
+        share = jnp.minimum(1, epsilon / jnp.maximum(value, epsilon))
+        inside = share * u  # convex: a share c of u costs at most c of the value
+        # for any u' of the set: epsilon >= value + gradient.(u' - u), and |u' - u| <= radius + radius / c in H's norm
         off = gradient - now.tau * v
-        (r,) = solve(hessian, off)
-        beyond = (epsilon - value + 2 * widest * jnp.sqrt(jnp.maximum(off @ r, 0))) / now.tau
+        r = solve(hessian, off)
+        apart = widest + widest / share
+        beyond = (epsilon - value + apart * jnp.sqrt(jnp.maximum(off @ r, 0))) / now.tau + v @ (u - inside)
         beyond = jnp.where((now.tau > 0) & jnp.isfinite(beyond), jnp.maximum(beyond, 0), jnp.inf)
-        return v @ u, beyond, u, now.tau, now.residual
+        return v @ inside, beyond, inside, now.tau, now.residual
 
     m = v.shape[0]
     reached, beyond, u, tau, residual = in_chunks(one, jnp.concatenate([v, -v]), chunk)
@@ -146,13 +149,13 @@ def kl_interval(p: Any, budget: Any) -> tuple[Array, Array]:
 
 def leverage(baseline: Baseline) -> Array:
     """s_i = x_i^T H^-1 x_i (n,): the viable half-width of a logit is about sqrt(2 epsilon s_i)."""
-    solved = solve_rows(baseline.hessian, baseline.x)
+    solved = solve(baseline.hessian, baseline.x)
     return jnp.sum(baseline.x * solved, axis=1)
 
 
 def third_derivative(baseline: Baseline) -> Array:
     """kappa_i (n,): third derivative of the loss along H^-1 x_i / s_i, along which the logit of i grows by one."""
-    u = solve_rows(baseline.hessian, baseline.x) / leverage(baseline)[:, None]
+    u = solve(baseline.hessian, baseline.x) / leverage(baseline)[:, None]
     p = baseline.risk
     return (u @ baseline.x.T) ** 3 @ (baseline.weight * p * (1 - p) * (1 - 2 * p))
 
@@ -186,7 +189,7 @@ def _candidates(baseline: Baseline, logits: Array, chunk: int) -> Array:
 
     def one(asked: tuple[Array, Array]) -> Array:
         v, step = asked
-        (r,) = solve(baseline.hessian, v)
+        r = solve(baseline.hessian, v)
         return expand(least(expand, step / (v @ r) * r, v, steps=15))[0]
 
     steps = logits - baseline.logits[:, None]
