@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binom
 
 from sandbox import calibration
-from sandbox.calibration import METRICS, bootstrap, metrics
+from sandbox.calibration import METRICS, bin_sums, bootstrap, metrics
 from tests import calibration_numpy as plain
 from tests.tolerances import Tolerance, assert_close
 
@@ -67,6 +67,13 @@ def test_kernel_estimate_by_direct_sums():
 
     direct = np.mean(np.abs(c * density(np.ones(N)) - density(acc))) / N
     assert_close(FOUND["KDE_ECE"], direct, Tolerance(1e-3, 1e-4, "linear binning on 2^14 points"))
+
+
+def test_sums_of_millions_keep_the_digits_of_float32():
+    """One after the other they would lose 1%: beyond 2^19 float32 only knows multiples of 1/16."""
+    many = 2**21
+    found = bin_sums(jnp.zeros(many, int), jnp.full(many, 0.99, jnp.float32), 2)
+    assert_close(found, [np.float32(0.99) * many, 0], Tolerance(128 * 2.0**-24, 0, "128 roundings in a block"))
 
 
 def test_kernel_estimate_of_certainty():

@@ -17,20 +17,20 @@ from sandbox.validate import whole
 
 __all__ = ["bin_index", "bin_sums", "equal_mass_edges", "equal_width_edges", "kmeans_edges", "running_sum"]
 
-LANES = 16  # runs that a running sum is made of
+ROW = 16  # numbers that a running sum takes at once
+BLOCK = 128  # rows that are summed one after the other
 LLOYD = 25  # iterations of k-means
 
 
 def running_sum(x: Array) -> Array:
-    """``jnp.cumsum(x)`` of x (n,), in half the time on a processor: sixteen sums side by side, then joined."""
-    length = -(-x.size // LANES)
-    lanes = jnp.pad(x, (0, LANES * length - x.size)).reshape(LANES, length)
-
-    def add(so_far: Array, new: Array) -> tuple[Array, Array]:
-        return so_far + new, so_far + new
-
-    ends, sums = jax.lax.scan(add, jnp.zeros(LANES, x.dtype), lanes.T)
-    return (sums + (jnp.cumsum(ends) - ends)[None, :]).T.ravel()[: x.size]
+    """``jnp.cumsum(x)`` of x (n,), several times faster on a processor: within rows of 16 by a product with a triangle,
+    then, the same way, of what the rows before it sum to.
+    """
+    rows = jnp.pad(x, (0, -x.size % ROW)).reshape(-1, ROW)
+    within = rows @ jnp.triu(jnp.ones((ROW, ROW), x.dtype))
+    ends = within[:, -1]
+    before = (running_sum(ends) if ends.size > ROW else jnp.cumsum(ends)) - ends
+    return (within + before[:, None]).ravel()[: x.size]
 
 
 def bin_index(x: Any, edges: Array) -> Array:
@@ -61,9 +61,14 @@ def equal_mass_edges(ordered: Array, weights: Array, bins: int) -> Array:
 
 
 def bin_sums(index: Array, values: Array, bins: int) -> Array:
-    """Sums of ``values`` (n, ...) in each bin, (B, ...)."""
-    member = (index[None, :] == jnp.arange(bins)[:, None]).astype(values.dtype)  # faster than to scatter
-    return member @ values
+    """Sums of ``values`` (n, ...) in each bin, (B, ...).
+
+    By blocks of rows: one sum of them all would lose the digits of float32 where there are millions.
+    """
+    block = jnp.arange(index.size) // BLOCK
+    count = -(-index.size // BLOCK)
+    parts = jnp.zeros((count * bins, *values.shape[1:]), values.dtype).at[bins * block + index].add(values)
+    return jnp.sum(parts.reshape(count, bins, *values.shape[1:]), axis=0)
 
 
 def kmeans_edges(ordered: Array, weights: Array, bins: int) -> Array:

@@ -147,10 +147,15 @@ def fit_temperature(logits: Any, labels: Any) -> Array:
     right = jnp.mean(jnp.take_along_axis(z, labels[:, None], axis=1))
     small = jnp.sqrt(jnp.finfo(z.dtype).eps)  # the error after such a step is its square
 
+    zero = jnp.zeros((), z.dtype)
+
+    def added(x: tuple[Array, ...], y: tuple[Array, ...]) -> tuple[Array, ...]:
+        return tuple(a + b for a, b in zip(x, y, strict=True))
+
     def newton(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         a, _, count = state
         e = jnp.exp(a * z)
-        mass, first, second = jnp.sum(e, axis=1), jnp.sum(e * z, axis=1), jnp.sum(e * z * z, axis=1)
+        mass, first, second = lax.reduce((e, e * z, e * z * z), (zero, zero, zero), added, (1,))  # in one pass
         mean = first / mass
         slope, curvature = jnp.mean(mean) - right, jnp.mean(second / mass - mean * mean)
         tiny = jnp.finfo(z.dtype).tiny

@@ -108,11 +108,9 @@ def h_loss(
 
 def window_gaps(gap: Array, window: int) -> Array:
     """Mean of ``gap`` (n,) over the ``window`` places around each one, with zeros beyond both ends, (n,)."""
-    half = window // 2
-    sums = running_sum(gap)
-    after = jnp.pad(sums, (0, half), mode="edge")[half:]
-    before = jnp.pad(sums, (half + 1, 0))[: gap.size]
-    return (after - before) / window
+    padded = jnp.pad(gap, (window // 2, window // 2))
+    first = jnp.sum(padded[:window], keepdims=True)
+    return jnp.concatenate([first, first + running_sum(padded[window:] - padded[:-window])]) / window
 
 
 def events(log_probs: Array, labels: Array, subsets: str = "pooled") -> Events:
@@ -128,11 +126,12 @@ def events(log_probs: Array, labels: Array, subsets: str = "pooled") -> Events:
     if subsets == "pooled":
         return whole_set
     label = labels[order[0] // classes]
+    counter = jnp.float32 if label.size < 2**24 else jnp.int32  # the faster one, as far as it counts exactly
 
     def without(k: Array) -> Events:
         """Those that stay move together: each to its rank among them, the others past the end, where they drop."""
         stays = label != k
-        rank = jnp.where(stays, running_sum(stays.astype(jnp.int32)) - 1, label.size)
+        rank = jnp.where(stays, running_sum(stays.astype(counter)).astype(jnp.int32) - 1, label.size)
 
         def moved(x: Array, padding: float) -> Array:
             return jnp.full_like(x, padding).at[rank].set(x, mode="drop", unique_indices=True)
@@ -186,8 +185,8 @@ def _weights(p: Array, count: Array, largest: Array, kept: Array, weighting: str
         each = each * (jnp.sum(member & kept[None, :], axis=1) / jnp.sum(kept))
     if weighting != "cluster_ece":
         each = each / bins
-    own = jnp.searchsorted(ends, jnp.arange(p.size), side="right", method="compare_all")
-    if clusters:
-        return each[own].astype(p.dtype) * inside
-    also = jnp.searchsorted(starts, jnp.arange(p.size), side="right", method="compare_all")
-    return (each[own] + jnp.where(also == own, 0, each[also])).astype(p.dtype) * inside
+    place = jnp.arange(p.size)
+    found = jnp.broadcast_to(each[0], p.shape)
+    for start, end, its in zip(starts, ends, each[1:], strict=True):  # faster than to look each one up
+        found = jnp.where(place >= end, its, jnp.where(place >= start, found + its, found))
+    return found.astype(p.dtype) * inside
