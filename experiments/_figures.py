@@ -69,10 +69,23 @@ def write(figure: Figure, below: float, path: Path) -> None:
     """Save a figure and ``below`` inches of caption, in the format that the path's suffix names."""
     from matplotlib.transforms import Bbox
 
+    _lay_out(figure)
     width, height = figure.get_size_inches()
     kind = path.suffix[1:]
     area = Bbox.from_extents(0, -below, width, height)
     figure.savefig(path, format=kind, metadata=FORMATS[kind], bbox_inches=area)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place the axes, once for all formats: ``savefig`` draws a figure that has a layout engine twice."""
+    import matplotlib.pyplot as plt
+
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        figure.set_dpi(plt.rcParams["savefig.dpi"])  # letters have the width that they will have
+        engine.execute(figure)
+        with plt.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)
 
 
 class Drawers:
