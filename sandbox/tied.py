@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.algebra import cosh, dot, onehot, outer, sinh, sqrt
+from sandbox.algebra import cosh, dot, log, onehot, outer, sinh, sqrt
 from sandbox.policies import feature_gram, tabular_gram
 
-__all__ = ["pair_flow", "pair_logits", "pair_margin", "pair_speed"]
+__all__ = ["pair_clock", "pair_flow", "pair_logits", "pair_margin", "pair_speed"]
 
 
 def pair_speed(unembedding: Any, hidden: Any, p: Any, w: Any, l: Any, y: Any, *, kappa: Any = 1) -> Any:
@@ -36,6 +36,14 @@ def pair_margin(hidden: Any, gap: Any, clock: Any, *, kappa: Any = 1) -> Any:
     omega = 2 * sqrt(2 * kappa)
     driven = kappa * dot(gap, gap) + 2 * dot(hidden, hidden)
     return dot(hidden, gap) * cosh(omega * clock) + driven * (sinh(omega * clock) / omega)
+
+
+def pair_clock(hidden: Any, gap: Any, margin: Any, *, kappa: Any = 1) -> Any:
+    """The clock at which ``pair_margin`` is ``margin``, not below that at 0: the inverse, for gap or hidden not 0."""
+    omega = 2 * sqrt(2 * kappa)
+    start, driven = dot(hidden, gap), (kappa * dot(gap, gap) + 2 * dot(hidden, hidden)) / omega
+    # e^(omega tau) is the larger root of (start + driven) x^2 - 2 margin x + (start - driven) = 0
+    return log((margin + sqrt(margin**2 + driven**2 - start**2)) / (start + driven)) / omega
 
 
 def pair_logits(unembedding: Any, hidden: Any, bias: Any, w: Any, l: Any, clock: Any, *, kappa: Any = 1) -> Any:

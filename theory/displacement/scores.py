@@ -74,7 +74,8 @@ def uniform_law_turns_ches_around(x, h1, h2, k2, a, b, c, e):
 
 
 @theorem(CHES, r"\mathrm{CHES} \le 0 \;\Rightarrow\; G \le 0, \text{ of single tokens}", claim="C11(a)",
-         expect="refuted", **PAIR, witness=dict(p=[1, 1, 8], W=[[1, 0], [0, 0], [3, 0]], h=[1, 0], w=0, l=1))  # fmt: skip
+         expect="refuted", **PAIR,
+         witness=dict(p=[1, 1, 8], W=[[1, 0], [0, 0], [3, 0]], h=[1, 0], w=0, l=1))  # fmt: skip
 def ches_sees_single_tokens(p, W, h, w, l):
     """A pair of single tokens does not displace, as its CHES is 0: false, it is 0 for every pair of single tokens."""
     return AtMost(-speed(p, W, h, w, l, w), ches_of_sums(h, h))
