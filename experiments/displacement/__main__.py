@@ -108,7 +108,7 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     )  # fmt: skip
     yield "phases", draw.phases(setup, found), (
         "Left: the lowest probability of No on its way, from 0.85. Full line: C2(ii) at the start; dashed: where the "
-        "speed at the start is 0; between them No rises first. Right: IPO stops at a margin; white: 0.85.\n"
+        "speed at the start is 0. Right: IPO stops at a margin; full line: back at 0.85, dashed: C7.\n"
         + says(tokens.third_gains_on_the_chosen) + "\n" + says(flow.kappa_threshold) + "\n"
         + says(tokens.more_similar_displaces_more) + "\n" + says(flow.margin_losses_share_their_path)
     )  # fmt: skip

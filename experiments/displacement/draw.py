@@ -52,23 +52,26 @@ def phases(setup: Setup, measured: Measured) -> Figure:
     run = measured["phase"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.6))
     lowest, stopped = np.exp(run["lowest"]), np.exp(run["stopped"])
-    left.pcolormesh(run["angles"], run["shares"], lowest.T, cmap="cividis", vmin=0, vmax=0.85, shading="nearest",
+    left.pcolormesh(run["angles"], run["shares"], lowest.T, cmap="cividis", vmin=0, vmax=1, shading="nearest",
                     rasterized=True)  # fmt: skip
-    left.plot(run["angles"], run["third line"], color="white", ls="-", lw=2)
-    left.plot(run["angles"], run["start line"], color="white", ls="--", lw=1.6)
-    left.set(xlabel="angle between No and Never (degrees)", ylabel=r"norm of h at the start / L",
-             title="lowest probability of No", xlim=(2, 178), ylim=(run["shares"][0], run["shares"][-1]))  # fmt: skip
-    left.annotate("Yes gains on No below", (50, run["third line"][np.argmin(abs(run["angles"] - 50))]), (62, 0.52),
-                  color="white", fontsize=8, arrowprops={"arrowstyle": "-", "color": "white", "lw": 0.8})  # fmt: skip
-    left.annotate("No falls at once below", (85, run["start line"][np.argmin(abs(run["angles"] - 85))]), (100, 0.22),
-                  color="white", fontsize=8, arrowprops={"arrowstyle": "-", "color": "white", "lw": 0.8})  # fmt: skip
+    inside = run["third line"] > 0
+    left.plot(run["angles"][inside], run["third line"][inside], color="black", ls="-", lw=1.8)
+    falls = run["start line"] > 0
+    left.plot(run["angles"][falls], run["start line"][falls], color="white", ls="--", lw=1.8)
+    left.set(xlabel="angle between No and Never (degrees)", ylabel="norm of h at the start / L",
+             title="lowest probability of No", xlim=(2, 122), ylim=(run["shares"][0], run["shares"][-1]))  # fmt: skip
+    label(left, 58, 0.4, "Yes gains on No at the start", "black", ha="right")
+    label(left, 121, 0.4, "never a dip", "black", ha="right")
+    label(left, 8, 0.035, "falls at once", "black", ha="left")
+    label(left, 34, 0.14, "rises, then falls", "black", ha="left")
     drawn = right.pcolormesh(run["stops"], run["kappas"], stopped, cmap="cividis", vmin=0, vmax=1, shading="nearest",
                              rasterized=True)  # fmt: skip
-    right.axhline(run["critical"], color="white", ls="--", lw=1.6)
-    label(right, 58, float(run["critical"]) * 0.62, r"$\kappa^*$", "black", ha="right")
-    right.contour(run["stops"], run["kappas"], stopped, levels=[0.85], colors="white", linewidths=1.6)
-    right.set(yscale="log", xlabel="margin gained when training stops (nats)", title="probability of No then",
-              ylabel=r"$\kappa$: rate of h / rate of W")  # fmt: skip
+    right.axhline(run["critical"], color="white", ls="--", lw=1.8)
+    label(right, 50, float(run["critical"]) * 0.6, r"$\kappa^*$", "black", ha="right")
+    right.contour(run["stops"], run["kappas"], stopped, levels=[0.85], colors="black", linewidths=1.8)
+    right.set(xscale="log", yscale="log", xlabel="margin gained when training stops (nats)",
+              title="probability of No then", ylabel=r"$\kappa$: rate of h / rate of W")  # fmt: skip
+    right.minorticks_off()
     for ax in (left, right):
         ax.grid(visible=False)
     bar = figure.colorbar(drawn, ax=[left, right], pad=0.02)
@@ -88,7 +91,7 @@ def ranks(setup: Setup, measured: Measured) -> Figure:
         for i, s in enumerate(confidences):
             for j, m in enumerate(means):
                 ax.text(m, s, f"{mean[i, j]:.2f}".replace("-0.00", "0.00"), ha="center", va="center", fontsize=7)
-        ax.set(xlabel="shared mean m of h", title=f"CHES with G, {SOURCES[k]}")
+        ax.set(xlabel="shared mean m of h", title=f"CHES with G, {SOURCES[k]}", yticks=confidences, xticks=means)
         ax.grid(visible=False)
     axes[0].set_ylabel("confidence s (scale of W)")
     figure.colorbar(drawn, ax=axes[1]).set_label("rank correlation")
@@ -139,7 +142,7 @@ def refusals(setup: Setup, measured: Measured) -> Figure:
         axes[1].plot(values.mean(), at, ls="", marker="|", color="black", ms=16, mew=2)
     axes[1].axvline(start.mean(), color="0.5", ls=":", lw=1.2)
     axes[1].set_yticks(y, ["before DPO", *VARIANTS])
-    axes[1].set(xlabel="probability of a refusal", title="after DPO on", xlim=(0, 1.02))
+    axes[1].set(xlabel="probability of a refusal", title="after DPO on", xlim=(0.3, 1.02))
     for k, (words, colour, marker) in enumerate(zip(KINDS, (RED, BLUE, GREEN), "osD", strict=True)):
         values = np.sort(run["score"][run["kind"] == k])
         axes[2].plot(values, np.linspace(0, 1, len(values)), color=colour, ls=("-", "--", "-.")[k], label=words)

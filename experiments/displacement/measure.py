@@ -127,8 +127,8 @@ def lowest(W: Array, h: Array, bias: Array, moments: int) -> Array:
 def phase(setup: Setup, key: Array) -> dict[str, Array]:
     """How deep No dips, by the angle of No and Never and the norm of h; and by kappa and the margin of the stop."""
     del key
-    angles = jnp.linspace(2, 178, setup.phases)
-    shares = jnp.linspace(0.005, 0.6, setup.phases)  # |h0| / L
+    angles = jnp.linspace(2, 122, setup.phases)
+    shares = jnp.linspace(0.005, 0.45, setup.phases)  # |h0| / L
 
     def at(angle: Array, share: Array) -> tuple[Array, ...]:
         W, h, bias = toy(jnp.deg2rad(angle), setup.length, share * setup.length)
@@ -148,7 +148,7 @@ def phase(setup: Setup, key: Array) -> dict[str, Array]:
         "start line": jnp.sqrt(jnp.maximum(pull, 0) / (1 - p[NO] + p[NEVER])),
     }  # fmt: skip
     W, h, bias = toy(jnp.deg2rad(jnp.asarray(setup.angle)), setup.length, setup.norm)
-    kappas, stops = jnp.geomspace(1e-4, 10, setup.phases), jnp.linspace(0, 60, setup.phases)
+    kappas, stops = jnp.geomspace(1e-3, 10, setup.phases), jnp.geomspace(0.1, 60, setup.phases)
 
     def stopped(kappa: Array) -> Array:
         gap = W[NO] - W[NEVER]

@@ -11,12 +11,12 @@ tokens, vocabulary) where the logits are more than unembedding times state.
 
 numbers.json gains ``"user": {"pairs": [{"id", "ches", "ches_length_normalised", "exact"}, ...], "drop": [ids]}``;
 ids count from 0, ``exact`` is null where it cannot be computed. Dropped are the pairs with exact > 0, whose chosen
-response falls at first order; without it all but the share ``--keep`` of lowest length-normalised CHES, as in the paper.
+response falls at first order; without it all but the share ``--keep`` of lowest length-normalised CHES, as the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -68,15 +68,19 @@ def report(setup: Any, given: User, key: Array) -> Report:
     out = _terminal.console()
     for line in notes(record):
         out.print(line, markup=False, highlight=False)
-    return Report(record, table(record), [("user", figure(record), caption(record))])
+    return Report(record, table(record), _drawings(record))
+
+
+def _drawings(record: Mapping[str, Any]) -> Iterator[tuple[str, Figure, str]]:
+    yield "user", figure(record), caption(record)  # drawn when it is asked for, in the style of the house
 
 
 def example() -> dict[str, np.ndarray]:
-    """Forty pairs over eight tokens, in which the unembeddings of some tokens lie beyond those of others."""
+    """Forty pairs over eight tokens whose hidden states have much in common."""
     rng = np.random.default_rng(0)
-    unembedding = rng.normal(size=(8, 2)) @ rng.normal(size=(2, 6))
+    unembedding = 0.5 * rng.normal(size=(8, 6))
     lengths = rng.integers(2, 6, (2, 40))
-    hidden = 0.3 + 0.5 * rng.normal(size=(2, 40, 5, 6))
+    hidden = 1 + 0.5 * rng.normal(size=(2, 40, 5, 6))
     hidden[1, :, 0] = hidden[0, :, 0]
     tokens = rng.integers(0, 8, (2, 40, 5))
     tokens[1, :, 0] = (tokens[0, :, 0] + 1 + tokens[1, :, 0] % 7) % 8  # another first token
