@@ -129,8 +129,7 @@ def one(setup: Setup, normal: Array, tokens: Array) -> dict[str, Array]:
     scores = jnp.concatenate([
         jnp.stack([exact, free]), scores_of(hidden[:, :, :-1], law, tokens, lengths, hidden[:, :, -1])
     ])  # fmt: skip
-    alone = jax.lax.map(lambda pair: changed(setup.network_steps, params, pair[0][None], pair[1][None]), (x, tokens),
-                        batch_size=count)  # fmt: skip
+    alone = jax.vmap(lambda x, y: changed(setup.network_steps, params, x[None], y[None]))(x, tokens)
     size = min(SUBSET, count // 2)
     starts = jnp.clip(jnp.round(jnp.asarray(PERCENTILES) * (count - 1)).astype(int) - size // 2, 0, count - size)
     order = jnp.argsort(scores[jnp.asarray([0, 2, 5, 6])], axis=1)
@@ -150,5 +149,5 @@ def network(setup: Setup, key: Array) -> dict[str, Array]:
     keys = jax.random.split(key)
     total = sum(rows * columns for rows, columns in sizes(setup.prompts).values())
     normal = jax.random.normal(keys[0], (setup.networks, total))
-    tokens = jax.random.randint(keys[1], (setup.networks, EACH * setup.prompts, 2, TOKENS), 0, VOCABULARY)
-    return jax.vmap(partial(one, setup))(normal, tokens)
+    tokens = jax.random.randint(keys[1], (setup.networks * EACH * setup.prompts * 2 * TOKENS,), 0, VOCABULARY)
+    return jax.vmap(partial(one, setup))(normal, tokens.reshape(setup.networks, -1, 2, TOKENS))

@@ -160,5 +160,6 @@ def refusal(setup: Setup, key: Array) -> dict[str, Array]:
     """T4: several models."""
     keys = jax.random.split(key)
     normal = jax.random.normal(keys[0], (setup.refusers, int(ENDS[-1])))
-    noise = jax.random.gumbel(keys[1], (setup.refusers, 2, PROMPTS, 2 * TWICE, VOCABULARY + 1))
-    return jax.vmap(partial(one, setup))(normal, noise)
+    shape = (setup.refusers, 2, PROMPTS, 2 * TWICE, VOCABULARY + 1)
+    noise = jax.random.gumbel(keys[1], (int(np.prod(shape)),))  # of five axes it would take 20 seconds to compile
+    return jax.vmap(partial(one, setup))(normal, noise.reshape(shape))

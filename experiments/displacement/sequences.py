@@ -74,9 +74,9 @@ def noise(count: int, key: Array) -> Noise:
     ends = np.cumsum([0, *(int(np.prod(size)) for size in sizes)])
     flat = jax.random.normal(keys[0], (int(ends[-1]),))  # in one call, or each would be compiled
     parts = [flat[a:b].reshape(size) for a, b, size in zip(ends[:-1], ends[1:], sizes, strict=True)]
-    gumbel = jax.random.gumbel(keys[1], (count, 2 * TOKENS * VOCABULARY + VOCABULARY**2))
+    gumbel = jax.random.gumbel(keys[1], (count * (2 * TOKENS * VOCABULARY + VOCABULARY**2),)).reshape(count, -1)
     tokens, first = gumbel[:, : 2 * TOKENS * VOCABULARY], gumbel[:, 2 * TOKENS * VOCABULARY :]
-    lengths = jax.random.randint(keys[2], (count, 2), 2, TOKENS + 1)
+    lengths = jax.random.randint(keys[2], (count * 2,), 2, TOKENS + 1).reshape(count, 2)
     unembedding, hidden, after = parts
     return Noise(unembedding, hidden, after, tokens.reshape(count, 2, TOKENS, VOCABULARY), first, lengths)
 
