@@ -169,9 +169,10 @@ def own_pair_lifts_on_policy(p, J, win):
 @theorem(OURS, r"E\nabla\ln\pi(y^-) = -E\nabla\ln\pi(y^+):\; E\,\dot{\ln\pi_+} = 2\|E\nabla\ln\pi(y^+)\|^2 \ge 0",
          claim="C13", **DATA)  # fmt: skip
 def other_pairs_lift_on_policy(p, J, win):
-    """And the mean step of all other pairs lifts it too, whatever the labels: first steps on-policy cannot displace.
+    """And the mean step of all other pairs lifts it too, whatever the labels: on average a first step cannot displace.
 
-    Only drift can: the pairs are no longer the policy's own.
+    Only drift can: the pairs are no longer the policy's own. Here one prompt; with several the mean over prompts of
+    these mean gradients takes their place.
     """
     chosen, rejected = mean_scores(p, p, J, win)
     return AtMost(0 * dot(chosen, chosen), dot(chosen, chosen - rejected), slack=2 * dot(chosen, chosen))
