@@ -60,7 +60,7 @@ def phases(setup: Setup, measured: Measured) -> Figure:
     left.plot(run["angles"][falls], run["start line"][falls], color="white", ls="--", lw=1.8)
     left.set(xlabel="angle between No and Never (degrees)", ylabel="norm of h at the start / L",
              title="lowest probability of No", xlim=(2, 122), ylim=(run["shares"][0], run["shares"][-1]))  # fmt: skip
-    label(left, 58, 0.4, "Yes gains on No at the start", "black", ha="right")
+    label(left, 51, 0.4, "Yes gains on No at the start", "black", ha="center")
     label(left, 121, 0.4, "never a dip", "black", ha="right")
     label(left, 8, 0.035, "falls at once", "black", ha="left")
     label(left, 34, 0.14, "rises, then falls", "black", ha="left")
@@ -142,7 +142,9 @@ def refusals(setup: Setup, measured: Measured) -> Figure:
         axes[1].plot(values.mean(), at, ls="", marker="|", color="black", ms=16, mew=2)
     axes[1].axvline(start.mean(), color="0.5", ls=":", lw=1.2)
     axes[1].set_yticks(y, ["before DPO", *VARIANTS])
-    axes[1].set(xlabel="probability of a refusal", title="after DPO on", xlim=(0.3, 1.02))
+    axes[1].set(
+        xlabel="probability of a refusal", title="after DPO on", xlim=(0.3, 1.02), ylim=(-0.5, len(VARIANTS) + 0.5)
+    )
     for k, (words, colour, marker) in enumerate(zip(KINDS, (RED, BLUE, GREEN), "osD", strict=True)):
         values = np.sort(run["score"][run["kind"] == k])
         axes[2].plot(values, np.linspace(0, 1, len(values)), color=colour, ls=("-", "--", "-.")[k], label=words)
