@@ -231,8 +231,8 @@ assert (
 # ## 6. Pairs that the model wrote itself
 # Refusals over refusals, both sampled from the model: the paper finds that such pairs unlearn refusing. Is it there at
 # once? No: for independent draws from the policy the mean of $\langle\nabla\ln\pi(y^+),\nabla\ln\pi(y^-)\rangle$ is
-# 0, and the mean gradient of the rejected is *minus* that of the chosen, **whatever the labels are**. On average the first step
-# lifts.
+# 0, and the mean gradient of the rejected is *minus* that of the chosen, **whatever the labels are**. On average the
+# first step lifts.
 
 # %%
 show(scores.own_pair_lifts_on_policy, scores.other_pairs_lift_on_policy, scores.other_pairs_lift_off_policy)
