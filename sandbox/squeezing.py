@@ -132,12 +132,16 @@ class Squeeze(NamedTuple):
 
 @jax.jit
 def squeeze(logits: Array, rejected: Array, impulse: Any) -> Squeeze:
-    """One step of that impulse from each row of ``logits`` (N, V), V > 2, against ``rejected`` (N,), integers."""
+    """One step from each row of ``logits`` (N, V), V > 2, against ``rejected`` (N,), integers.
+
+    ``impulse``: one number > 0, or one a row (N,).
+    """
+    impulse = jnp.broadcast_to(jnp.asarray(impulse, logits.dtype), rejected.shape)
     log_p = jax.nn.log_softmax(logits)
     p, is_rejected = jnp.exp(log_p), onehot(rejected, logits)
     g = p - is_rejected
-    psi = logsumexp(log_p + impulse * g)  # not through log(p), which may be -inf in a large vocabulary
-    change = p * jnp.expm1(impulse * g - psi[:, None])
+    psi = logsumexp(log_p + impulse[:, None] * g)  # not through log(p), which may be -inf in a large vocabulary
+    change = p * jnp.expm1(impulse[:, None] * g - psi[:, None])
     mass = jnp.sum(p * is_rejected, axis=1)
     others = jnp.where(is_rejected > 0, 0, p)
     top = jnp.argmax(others, axis=1)
@@ -196,13 +200,14 @@ def flow_parameter(p: Array, rejected: Any, time: Any) -> Array:
 def time_to_flat(p: Array, rejected: Any) -> Array:
     """How long the rejected response must be pulled up from the law p (V,) until no other loses when it is pushed down.
 
-    The time of that flow (learning rate times steps) at which ``small_threshold`` is 0; 0 where it is so already.
+    The time of that flow (learning rate times steps) at which ``small_threshold`` is 0; 0 where it is not above 0, and
+    infinite for a rejected response whose probability underflows.
     """
 
     def above(tau: Array) -> Array:
         return small_threshold(flow_law(p, rejected, tau), rejected) > 0
 
-    first = lax.while_loop(above, lambda tau: 2 * tau, jnp.asarray(-1.0, p.dtype))
+    first = lax.while_loop(lambda tau: above(tau) & (tau > -1e30), lambda tau: 2 * tau, jnp.asarray(-1.0, p.dtype))
 
     def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = (ends[0] + ends[1]) / 2
@@ -210,4 +215,6 @@ def time_to_flat(p: Array, rejected: Any) -> Array:
         return jnp.where(up, ends[0], middle), jnp.where(up, middle, ends[1])
 
     ends = lax.fori_loop(0, 50, halve, (first, jnp.zeros_like(first)))
-    return jnp.where(above(jnp.zeros_like(first)), -flow_time(p, rejected, jnp.mean(jnp.stack(ends))), 0.0)
+    found = -flow_time(p, rejected, jnp.mean(jnp.stack(ends)))
+    found = jnp.where(dot(p, onehot(rejected, p)) > 0, found, jnp.inf)
+    return jnp.where(above(jnp.zeros_like(first)), found, 0.0)

@@ -57,13 +57,8 @@ def digits(setup: Setup, key: Array) -> dict[str, Array]:
     z = x @ w.T
     p = jax.nn.softmax(z)
     impulse = STEP * jnp.sum(x**2, axis=1)
-    steps = {
-        name: jax.vmap(lambda z, l, s: jax.tree.map(lambda a: a[0], squeezing.squeeze(z[None], l[None], s)))(
-            z, l, impulse
-        )
-        for name, l in (("rare", jnp.argmin(z, axis=1)), ("top", jnp.argmax(z, axis=1)))
-    }
     rare = jnp.argmin(z, axis=1)
+    of_rare, of_top = (squeezing.squeeze(z, l, impulse) for l in (rare, jnp.argmax(z, axis=1)))
     after = jax.nn.log_softmax(jax.vmap(squeezing.push_down)(z, rare, impulse))
     wrong = jax.nn.one_hot((labels[:FEW] + 5) % 10, 10, dtype=x.dtype)
     ruined = train(None, w, (x[:FEW], wrong), gradient=rise, steps=ASCENT, learning_rate=RATE).params
@@ -82,8 +77,8 @@ def digits(setup: Setup, key: Array) -> dict[str, Array]:
         "confusion": confusion,
         "kernel": mean @ mean.T,
         "impulse": jnp.mean(impulse),
-        "only_top": share(jnp.sum(steps["rare"].rises, axis=1) == 1),
-        "risers_of_top": jnp.mean(jnp.sum(steps["top"].rises, axis=1)),
+        "only_top": share(jnp.sum(of_rare.rises, axis=1) == 1),
+        "risers_of_top": jnp.mean(jnp.sum(of_top.rises, axis=1)),
         "confidence": jnp.stack([jnp.mean(jnp.max(law, axis=1)) for law in (p, jnp.exp(after), many)]),
         "entropy": jnp.stack([jnp.mean(entropy(jax.nn.log_softmax(z))), jnp.mean(entropy(after))]),
         "ruined_accuracy": share(jnp.argmax(many, axis=1) == labels),

@@ -65,20 +65,20 @@ def random_steps(count: int, key: Array) -> dict[str, Array]:
     rejected = jax.random.randint(keys[2], (count,), 0, 8)
     impulse = 10 ** jax.random.uniform(keys[3], (count,), minval=-2.0, maxval=1.5)
     p = jax.nn.softmax(logits)
-    found = jax.vmap(lambda z, l, s: squeezing.squeeze(z[None], l[None], s))(logits, rejected, impulse)
+    found = squeezing.squeeze(logits, rejected, impulse)
     moved = jax.nn.log_softmax(jax.vmap(squeezing.push_down)(jax.nn.log_softmax(logits), rejected, impulse))
     change = moved - jax.nn.log_softmax(logits)
-    near = jnp.abs(p - found.threshold) * impulse[:, None] < 1e-9 if p.dtype == jnp.float64 else jnp.full(p.shape, True)
+    near = jnp.abs(p - found.threshold[:, None]) * impulse[:, None] < 1e4 * jnp.finfo(p.dtype).eps
     pushed = jax.nn.one_hot(rejected, 8, dtype=bool)
-    rises = found.rises[:, 0]
+    rises = found.rises
     return {
         "p": p[:KEPT],
         "rejected": rejected[:KEPT],
         "impulse": impulse[:KEPT],
         "wrong": jnp.sum((rises != (change > 0)) & ~near & ~pushed, axis=1),
         "winners": jnp.sum(rises, axis=1),
-        "majority": found.majority[:, 0],
-        "top_rises": found.gain[:, 0] > 0,
+        "majority": found.majority,
+        "top_rises": found.gain > 0,
     }
 
 
@@ -119,7 +119,7 @@ def phases(setup: Setup, key: Array) -> dict[str, Array]:
 # -- the whole path ----------------------------------------------------------------------------------------------------
 
 TIMES = np.concatenate([[0.0], np.geomspace(0.05, 14, 60)])  # learning rate times steps
-SIMPLEX = np.array([[0.45, 0.35, 0.2], [0.3, 0.5, 0.2], [0.1, 0.3, 0.6], [0.3, 0.1, 0.6], [0.15, 0.2, 0.65]])
+SIMPLEX = np.array([[0.45, 0.35, 0.2], [0.3, 0.5, 0.2], [0.1, 0.3, 0.6], [0.3, 0.1, 0.6]])
 STEPS = (0.1, 0.05, 0.025)  # of the mend
 BACK = 2.0  # time of fine-tuning on the rejected, before it is pushed down
 
@@ -182,7 +182,7 @@ LEARN = 60  # steps of fine-tuning, of rate .1
 
 
 def questions(setup: Setup, key: Array) -> dict[str, Array]:
-    """Fine-tuning on answer 1 to B, alone or with answer 0 to A: all log-probabilities at A (run, steps, 4), and at B."""
+    """Fine-tuning on answer 1 to B, alone or with answer 0 to A: log-probabilities (run, steps + 1, question, 4)."""
     del setup, key
     features = jnp.array([[1.0, 0.0], [LIKE, (1 - LIKE**2) ** 0.5]])
     theta = minimum_norm(features, jnp.log(jnp.stack([jnp.asarray(AT_A), jnp.asarray(AT_B)])).astype(features.dtype))

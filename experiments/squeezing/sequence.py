@@ -7,7 +7,6 @@ at the start, token 1 is the chosen, 2, 3 ... are the rejected ones, each in its
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -47,6 +46,7 @@ def run(
     Static: the numbers of tokens, of contexts, of steps. ``negatives`` <= most, ``sft_steps`` <= longest.
     """
     logits, named = start(tokens, most)
+    rejected = FIRST + jnp.arange(most)
     kernel = overlap + (1 - overlap) * jnp.eye(most + 2)
     is_rejected = (jnp.arange(most + 2) > 0) & (jnp.arange(most + 2) <= negatives)
     weight = is_rejected.astype(logits.dtype)
@@ -68,9 +68,7 @@ def run(
         of_named = jnp.sum(named * log_p, axis=1)
         since = of_named - jnp.sum(named * reference, axis=1)
         p = jnp.exp(log_p)
-        ratios = jax.vmap(lambda q, token: kernel_ratio(p[0], CHOSEN, q, token, overlap))(
-            p[1:-1], FIRST + jnp.arange(most)
-        )
+        ratios = jax.vmap(lambda q, l: kernel_ratio(p[0], CHOSEN, q, l, overlap))(p[1:-1], rejected)
         return {
             "chosen": of_named[0],
             "rejected": weight @ of_named / jnp.sum(weight),
@@ -92,12 +90,13 @@ def run(
 def sequence(setup: Setup, key: Array) -> dict[str, Array]:
     """Curves at both overlaps without and with fine-tuning on the rejected (overlap, mend, steps + 1), by name."""
     del key
-    numbers = dict(tokens=setup.tokens, most=setup.negatives, longest=setup.sft_steps, steps=setup.steps,
+    numbers: dict[str, Any] = dict(tokens=setup.tokens, most=setup.negatives, longest=setup.sft_steps, steps=setup.steps,
                    rate=setup.rate, beta=setup.beta)  # fmt: skip
-    one = partial(run, negatives=setup.negatives, sft_steps=setup.sft_steps, **numbers)
-    return jax.vmap(lambda overlap: jax.vmap(lambda extend: one(overlap, extend=extend))(jnp.array([0.0, 1.0])))(
-        jnp.asarray(RHO)
-    )
+
+    def one(overlap: Any, extend: Any) -> dict[str, Array]:
+        return run(overlap, setup.negatives, setup.sft_steps, extend, **numbers)
+
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0)), in_axes=(0, None))(jnp.asarray(RHO), jnp.array([0.0, 1.0]))
 
 
 def first_above_one(ratio: Array) -> Array:
@@ -113,7 +112,7 @@ def turns(setup: Setup, key: Array) -> dict[str, Array]:
     """
     del key
     overlap = jnp.linspace(0, 0.9, setup.overlaps)
-    numbers = dict(steps=setup.steps, rate=setup.rate, beta=setup.beta)
+    numbers: dict[str, Any] = dict(steps=setup.steps, rate=setup.rate, beta=setup.beta)
 
     def summary(history: dict[str, Array]) -> dict[str, Array]:
         chosen = history["chosen"]

@@ -5,6 +5,8 @@ dz/dt = p - e_l. tau is the parameter of ``sandbox.squeezing.flow_logits``: 0 at
 
 from __future__ import annotations
 
+from typing import Any
+
 from sandbox.algebra import (
     along,
     arrays_only,
@@ -46,7 +48,7 @@ from theory.statement import (
     theorem,
 )
 
-LAW = dict(p=Simplex("V"), l=Index("V"))
+LAW: dict[str, Any] = dict(p=Simplex("V"), l=Index("V"))
 
 
 # -- C5: the closed form -----------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ r is the law of the others, R = |r|^2 their peakiness, q the probability of the 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -41,7 +43,7 @@ from theory.statement import (
     theorem,
 )
 
-LAW = dict(p=Simplex("V"), l=Index("V"))
+LAW: dict[str, Any] = dict(p=Simplex("V"), l=Index("V"))
 
 
 def squeezing(z, l):

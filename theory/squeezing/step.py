@@ -5,6 +5,8 @@ p is the law before the step, l the rejected response, s > 0 the impulse: the st
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -110,7 +112,7 @@ def remainder_is_of_second_order(w, x, y):
 
 # -- C2: the squeezing theorem -----------------------------------------------------------------------------------------
 
-STEP = dict(p=Simplex("V"), l=Index("V"), s=Positive())
+STEP: dict[str, Any] = dict(p=Simplex("V"), l=Index("V"), s=Positive())
 
 
 @theorem(Source(PAPER, "App. E, Lemma 1; in this form ours"), r"\frac{p'_i}{p_i} = e^{s(p_i - T)},\;"
