@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from sandbox.validate import in_range, positive
 
-__all__ = ["Estimate", "Slope", "bootstrap_mean", "log_log_slope", "mean"]
+__all__ = ["Estimate", "Slope", "bootstrap_mean", "log_log_slope", "mean", "rank_correlation"]
 
 
 class Estimate(NamedTuple):
@@ -73,6 +73,19 @@ def log_log_slope(x: Any, y: Any) -> Slope:
     intercept = jnp.mean(v) - slope * jnp.mean(u)
     residual = v - intercept - slope * u
     return Slope(slope, jnp.sqrt(jnp.sum(residual**2) / (u.shape[0] - 2) / spread), intercept)
+
+
+def rank_correlation(a: Any, b: Any) -> Array:
+    """Spearman's rank correlation of two samples (n,), ties at their mean rank; NaN where one is constant."""
+
+    def centred_ranks(x: Any) -> Array:
+        x = jnp.asarray(x, jnp.result_type(float))
+        ordered = jnp.sort(x)
+        below, upto = (jnp.searchsorted(ordered, x, side=side).astype(x.dtype) for side in ("left", "right"))
+        return (below + upto - x.shape[0]) / 2
+
+    r, s = centred_ranks(a), centred_ranks(b)
+    return jnp.sum(r * s) / jnp.sqrt(jnp.sum(r**2) * jnp.sum(s**2))
 
 
 def _moments(samples: Any, level: float) -> tuple[Array, Array]:

@@ -85,3 +85,16 @@ def test_slope_is_scipys_with_noise():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rank_correlation_with_ties():
+    """By hand: mean ranks (1, 2.5, 2.5, 4) and (1, 2, 3, 4): 4.5 / sqrt(4.5 * 5)."""
+    assert_close(statistics.rank_correlation([0.0, 3, 3, 9], [1, 2, 5, 7]), 4.5 / (4.5 * 5) ** 0.5)
+    assert_close(statistics.rank_correlation([0.0, 3, 3, 9], [8, 3, 3, -1]), -1)
+    assert np.isnan(statistics.rank_correlation([1.0, 1, 1], [1, 2, 3]))
+
+
+def test_rank_correlation_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 6, (2, 40)).astype(float)
+    assert_close(statistics.rank_correlation(a, b), scipy.stats.spearmanr(a, b).statistic)

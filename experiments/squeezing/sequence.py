@@ -90,8 +90,8 @@ def run(
 def sequence(setup: Setup, key: Array) -> dict[str, Array]:
     """Curves at both overlaps without and with fine-tuning on the rejected (overlap, mend, steps + 1), by name."""
     del key
-    numbers: dict[str, Any] = dict(tokens=setup.tokens, most=setup.negatives, longest=setup.sft_steps, steps=setup.steps,
-                   rate=setup.rate, beta=setup.beta)  # fmt: skip
+    sizes = dict(tokens=setup.tokens, most=setup.negatives, longest=setup.sft_steps, steps=setup.steps)
+    numbers: dict[str, Any] = dict(**sizes, rate=setup.rate, beta=setup.beta)
 
     def one(overlap: Any, extend: Any) -> dict[str, Array]:
         return run(overlap, setup.negatives, setup.sft_steps, extend, **numbers)
