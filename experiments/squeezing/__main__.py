@@ -4,9 +4,10 @@ Paper: Ren and Sutherland, Learning Dynamics of LLM Finetuning, ICLR 2025.
 Question: a gradient step against one response moves all others of a softmax; which of them win, along which path, what
 mends it, and is that why DPO lowers even what it should raise? Figures: one step on fifty responses (one_step), who
 wins (phase_diagram), the whole path in closed form (path), the mend by fine-tuning on the rejected too (mend), when the
-chosen turns (displacement_map), answers that leak to like questions (questions), a classifier of digits (digits, if
-scikit-learn is installed). Look for: triangles up exactly above T(s); one orange line that no cell crosses; innocents
-that die at half the culprit's rate; black dots, where the ratio Q passes 1, at the top of every curve.
+chosen turns (displacement_map), answers that leak to like questions (questions), five accounts of displacement held
+against the same runs (accounts), a classifier of digits (digits, if scikit-learn is installed). Look for: triangles up
+exactly above T(s); one orange line that no cell crosses; innocents that die at half the culprit's rate; black dots,
+where the ratio Q passes 1, at the top of every curve.
 
 Your own model: --logits FILE.npz; --logits example reads ours.
 """
@@ -17,6 +18,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jax import Array
+
+from experiments import _accounts
 from experiments.harness import Experiment, Verdicts, main
 from experiments.squeezing import digits, measure, sequence, user
 from experiments.squeezing.claims import claims
@@ -58,6 +62,7 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         f"Two questions whose unit features have the inner product {measure.LIKE:g}.\n"
         + says(pairs.answers_leak_to_like_questions) + "\n" + says(pairs.a_learnt_answer_is_defenceless)
     )  # fmt: skip
+    yield "accounts", _accounts.figure(found["accounts"]), _accounts.caption(found["accounts"])
     if found["digits"]["present"]:
         yield "digits", draw.digits(setup, found), (
             "A softmax regression on 1,797 handwritten digits. One step against each image's least likely class raises "
@@ -74,8 +79,14 @@ def series(found: Found) -> dict[str, Any]:
         stage: {name: x for name, x in arrays.items() if name not in left_out.get(stage, ())}
         for stage, arrays in found.items()
     }
+    kept["accounts"]["table"] = _accounts.table(found["accounts"])
     kept["sequence"] = {name: x[..., ::5] for name, x in kept["sequence"].items()}
     return kept
+
+
+def accounts(setup: Setup, key: Array) -> dict[str, Array]:
+    """Entanglement, the exact gradient, CHES, squeezing and similarity scores, against the same runs of DPO."""
+    return _accounts.measure(key, pairs=setup.pairs, seeds=setup.seeds, steps=setup.account_steps)
 
 
 STAGES = {
@@ -86,6 +97,7 @@ STAGES = {
     "turns": sequence.turns,
     "questions": measure.questions,
     "digits": digits.digits,
+    "accounts": accounts,
 }
 EXPERIMENT = Experiment(
     "squeezing", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
