@@ -44,7 +44,7 @@ from sandbox.statistics import mean, rank_correlation
 __all__ = ["ACCOUNTS", "CASES", "KINDS", "caption", "figure", "measure", "table"]
 
 ACCOUNTS = ("entanglement", "exact gradient", "CHES", "CHES, normalised", "squeezing", "similarity scores")
-NEUTRAL = (0.0, 0.0, np.nan, np.nan, 1.0, 1.0)  # above it the chosen is said to fall; CHES only ranks
+NEUTRAL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0)  # above it the chosen is said to fall; of CHES the quantity's it stands for
 KINDS = ("off-policy", "on-policy")
 VOCABULARY, WIDTH, TOKENS = 12, 8, 4
 BETA, RATE = 1.0, 0.02
@@ -168,7 +168,7 @@ def measure(key: Array, *, pairs: int, seeds: int, steps: int) -> dict[str, Arra
     """Rank correlations of every score with the fall of the chosen in runs of DPO, and the cases.
 
     correlation (kinds, accounts, 3): mean over the seeds and its interval, 95 per cent, Student's t; right (kinds,
-    accounts): share of runs whose sign the score tells, NaN for CHES. scores (kinds, pairs, accounts) and change
+    accounts): share of runs whose sign the score tells. scores (kinds, pairs, accounts) and change
     (kinds, pairs, 2) of the first seed; fell (kinds,): share of all runs in which the chosen fell; turned (kinds,): of
     those, the share that rose to first order. case_scores (cases, accounts), case_change (cases, 2).
     """
@@ -196,7 +196,7 @@ def measure(key: Array, *, pairs: int, seeds: int, steps: int) -> dict[str, Arra
     rose_at_first = (all_scores[..., ACCOUNTS.index("exact gradient")] < 0).astype(fall.dtype)
     return {
         "correlation": jnp.stack([found.mean, found.low, found.high], axis=-1),
-        "right": jnp.where(jnp.isnan(neutral)[None, :], jnp.nan, right),
+        "right": right,
         "fell": jnp.mean(fell, axis=(0, 2)),
         "turned": jnp.sum(fell * rose_at_first, axis=(0, 2)) / jnp.maximum(jnp.sum(fell, axis=(0, 2)), 1),
         "scores": all_scores[0],
@@ -216,7 +216,7 @@ def table(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, (middle, low, high), share in zip(ACCOUNTS, correlation, right, strict=True):
             rows.append({
                 "account": name, "pairs": kind, "rank correlation": float(middle), "low": float(low),
-                "high": float(high), "sign right": None if np.isnan(share) else float(share),
+                "high": float(high), "sign right": float(share),
             })  # fmt: skip
     return rows
 
@@ -225,10 +225,10 @@ def caption(found: Mapping[str, Any]) -> str:
     """What the figure shows."""
     fell, turned = found["fell"], found["turned"]
     return (
-        "Scores at the start of DPO against the fall of log p(chosen) by its end, one run a pair, tied embeddings. Left: "
-        "Spearman's rank\ncorrelation, 95% over seeds; numbers: how often the sign is right (CHES only ranks). "
-        f"The chosen fell in {fell[0]:.0%} of the off-policy and\n{fell[1]:.0%} of the on-policy runs; of those it had "
-        f"risen to first order in {turned[0]:.0%} and {turned[1]:.0%}."
+        "Scores at the start of DPO against the fall of log p(chosen) by its end, one run a pair, tied embeddings.\n"
+        "Left: Spearman's rank correlation, 95% over seeds; numbers: how often the sign is right. The chosen fell in "
+        f"{fell[0]:.0%} of the off-policy\nand {fell[1]:.0%} of the on-policy runs; of those it had risen to first "
+        f"order in {turned[0]:.0%} and {turned[1]:.0%}."
     )
 
 
@@ -242,21 +242,20 @@ def figure(found: Mapping[str, Any]) -> Figure:
     for kind, correlation, right_share, (colour, marker, shift) in zip(
         KINDS, found["correlation"], found["right"], looks, strict=True
     ):
-        centre, low, high = correlation.T
+        centre, low, high = np.clip(correlation.T, -1, 1)
         left.errorbar(
             centre, place + shift, xerr=[centre - low, high - centre], ls="", marker=marker, color=colour, label=kind
         )
         for y, share in zip(place + shift, right_share, strict=True):
-            if not np.isnan(share):
-                left.text(1.05, y, f"{share:.0%}", fontsize=7, color=colour, va="center")
+            left.text(1.05, y, f"{share:.0%}", fontsize=7, color=colour, va="center")
     left.set_yticks(place, ACCOUNTS)
     left.invert_yaxis()
     left.axvline(0, color="0.6", lw=0.8)
-    left.set(xlim=(-0.5, 1.22), xlabel="rank correlation with the fall", title="who told it")
-    left.set_xticks([-0.4, 0, 0.4, 0.8])
-    left.legend(loc="lower left", fontsize=7.5)
+    left.set(xlim=(-1.02, 1.25), xlabel="rank correlation with the fall", title="who told it")
+    left.set_xticks([-1, -0.5, 0, 0.5, 1])
     for change, scores, kind, (colour, marker, _) in zip(found["change"], found["scores"], KINDS, looks, strict=True):
         middle.plot(scores[:, 1], change[:, 0], ls="", marker=marker, color=colour, ms=3, alpha=0.6, mew=0, label=kind)
+    middle.legend(loc="upper right", fontsize=7.5)
     middle.axhline(0, color="0.6", lw=0.8)
     middle.axvline(0, color="0.6", lw=0.8)
     middle.set_xscale("symlog", linthresh=1)
@@ -275,6 +274,6 @@ def figure(found: Mapping[str, Any]) -> Figure:
 
 
 def _verdict(score: float, neutral: float, change: float) -> str:
-    if np.isnan(neutral):  # a ranking, but zero is what it gives to a pair of equal states
-        return "  (blind)" if score == 0 else ""
+    if score == neutral:
+        return "  (blind)"
     return "" if (score > neutral) == (change < 0) else "  (wrong)"

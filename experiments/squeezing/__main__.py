@@ -40,8 +40,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         + says(step.wins_iff_above_the_threshold) + "\n" + says(pairs.one_context_feeds_the_top)
     )  # fmt: skip
     yield "phase_diagram", draw.phase_diagram(setup, found), (
-        f"Colours: counted after steps of {measure.IMPULSES[0]:g} nats; white: where longer steps would put the left "
-        "edge. Solid line: the majority rule's bound.\n"
+        f"Colours: counted after steps of {measure.IMPULSES[0]:g} nats; broken lines: where longer steps put the "
+        "left edge. Solid: the majority rule's bound.\n"
         + says(peaks.majority_rule) + "\n" + says(peaks.majority_rule_is_sharp)
     )  # fmt: skip
     yield "path", draw.path(setup, found), (

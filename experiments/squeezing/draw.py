@@ -93,9 +93,9 @@ def path(setup: Setup, measured: Measured) -> Figure:
     for k, (colour, style, marker) in enumerate(looks):
         left.plot(run["time"], run["closed"][:, k], color=colour, ls=style)
         left.plot(run["time"][::6], run["p"][::6, k], color=colour, ls="", marker=marker, mfc="white", ms=5)
-    for k, (x, y) in enumerate(((9.5, 0.25), (7.3, 2.5e-2), (3.6, 3e-3), (4.8, 1e-6))):
+    for k, (x, y) in enumerate(((9.5, 0.25), (7.3, 2.5e-2), (6.7, 2e-4), (4.8, 1e-6))):
         label(left, x, y, names[k], looks[k][0], ha="left" if k < 2 else "right")
-    label(left, 13.8, 3e-5, "slope $-1$", GREEN, ha="right")
+    label(left, 13.8, 2e-4, "slope $-1$", GREEN, ha="right")
     label(left, 9.6, 3e-11, "slope $-2$", RED, ha="right")
     left.set(yscale="log", ylim=(1e-13, 3), xlabel="time (learning rate x steps)", ylabel="probability",
              title=f"pushing down the last of {', '.join(f'{x:g}' for x in TABLE)}")  # fmt: skip
@@ -146,9 +146,7 @@ def displacement_map(setup: Setup, measured: Measured) -> Figure:
     """Toy C's change of the chosen over overlaps, numbers of rejected tokens, fine-tuning; and when Q passes 1."""
     run = measured["turns"]
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 3.9), sharey=True, width_ratios=(1, 1.25))
-    most = float(
-        np.max(np.abs([run["change_by_count"].min(), run["change_by_sft"].min(), run["change_by_count"].max()]))
-    )
+    most = 0.6  # nats, beyond which colours stay as they are: runs after a step or two of fine-tuning
     ticks = (np.arange(1, run["change_by_count"].shape[1] + 1), run["sft"])
     for ax, kind, x in zip(axes, ("count", "sft"), ticks, strict=True):
         mesh = ax.pcolormesh(np.arange(x.size), run["overlap"], run[f"change_by_{kind}"], cmap="PuOr", vmin=-most,

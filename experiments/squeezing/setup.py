@@ -24,8 +24,8 @@ class Setup:
     overlaps: int = knob(31, "overlaps of the contexts, from 0 to 0.9, of the phase diagrams there", quick=7)
     longest_sft: int = knob(40, "most steps of fine-tuning in its phase diagram", quick=16)
     digits: bool = knob(True, "steps on a classifier of digits, if scikit-learn (extra data) is installed", quick=False)
-    pairs: int = knob(60, "pairs of responses of the comparison of accounts, per seed and kind", quick=16)
-    seeds: int = knob(5, "seeds there", quick=2)
+    pairs: int = knob(60, "pairs of responses of the comparison of accounts, per seed and kind", quick=24)
+    seeds: int = knob(5, "seeds there", quick=3)
     account_steps: int = knob(60, "steps of DPO on each pair there", quick=30)
 
     def __post_init__(self) -> None:
