@@ -87,20 +87,19 @@ def random_pair(key: Array, on_policy: Any) -> Pair:
     common, own = jax.random.normal(keys[1], (1, WIDTH)), jax.random.normal(keys[2], (2 * TOKENS, WIDTH))
     hidden = HIDDEN * (jnp.sqrt(share) * common + jnp.sqrt(1 - share) * own)
     unembedding = ROWS * jax.random.normal(keys[3], (VOCABULARY, WIDTH))
-    law = linear_logits(unembedding, hidden)
 
-    def draw(key: Array, contexts: Array) -> Array:
-        z = law[contexts]
-        return jax.random.categorical(key, jnp.where(on_policy, z, 0 * z))
+    def draw(key: Array, hidden: Array, barred: Array) -> Array:
+        z = jnp.where(on_policy, linear_logits(unembedding, hidden), 0.0)
+        return jax.random.categorical(key, jnp.where(barred, -jnp.inf, z))
 
-    chosen = draw(keys[4], jnp.arange(TOKENS))
-    first = jnp.zeros(TOKENS, int).at[1:].set(TOKENS)
-    fresh = draw(keys[5], jnp.arange(TOKENS) + first)
-    fresh = fresh.at[0].set(jnp.where(fresh[0] == chosen[0], (chosen[0] + 1) % VOCABULARY, fresh[0]))
-    kept = (jax.random.uniform(keys[6], (TOKENS,)) < KEPT).at[0].set(False)  # they part at the first token
-    tokens = jnp.stack([chosen, jnp.where(kept, chosen, fresh)])
+    chosen = draw(keys[4], hidden[:TOKENS], jnp.zeros((TOKENS, VOCABULARY), bool))
     tuned = TUNED * jax.random.uniform(keys[7]) * unembedding[chosen]
     hidden = hidden + jnp.concatenate([tuned, share * tuned])
+    split = jnp.arange(TOKENS) == 0  # there they part, after a prompt that they share
+    after = jnp.where(split[:, None], hidden[:TOKENS], hidden[TOKENS:])
+    fresh = draw(keys[5], after, split[:, None] & jax.nn.one_hot(chosen, VOCABULARY, dtype=bool))
+    kept = (jax.random.uniform(keys[6], (TOKENS,)) < KEPT) & ~split
+    tokens = jnp.stack([chosen, jnp.where(kept, chosen, fresh)])
     length = jax.random.randint(keys[8], (2, 1), 1, TOKENS + 1)
     return Pair(Tied(unembedding, hidden), jnp.zeros(VOCABULARY), tokens, jnp.arange(TOKENS)[None, :] < length)
 

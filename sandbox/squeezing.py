@@ -147,7 +147,7 @@ def squeeze(logits: Array, rejected: Array, impulse: Any) -> Squeeze:
     top = jnp.argmax(others, axis=1)
     rest = jnp.sum(others, axis=1)
     share = jnp.max(others, axis=1) / rest
-    paid = -jnp.sum(jnp.where((is_rejected == 0) & (change < 0), change, 0), axis=1)
+    paid = jnp.sum(jnp.where((is_rejected == 0) & (change < 0), -change, 0), axis=1)
     return Squeeze(
         rejected=mass,
         threshold=psi / impulse,

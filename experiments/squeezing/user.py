@@ -13,7 +13,7 @@ Read a position at a time: what a step on one position does to another is not in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,11 @@ def report(setup: Any, given: User, key: Array) -> Report:
     out = _terminal.console()
     for line in notes(record):
         out.print(line, markup=False, highlight=False)
-    return Report(record, table(record), [("user", figure(record), caption(record))])
+    return Report(record, table(record), _drawings(record))
+
+
+def _drawings(record: Mapping[str, Any]) -> Iterator[tuple[str, Figure, str]]:
+    yield "user", figure(record), caption(record)  # drawn when it is asked for, in the style that is then in force
 
 
 def example() -> dict[str, np.ndarray]:
