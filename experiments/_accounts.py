@@ -61,6 +61,8 @@ CASES: dict[str, Case] = {
     "a sure suffix, longer vectors for the rejected": (
         ((1, 0), (-1, 0), (0, 2), (0, -2)), (((1, 0), (0, 3)), ((1, 0), (0, 6))), ((0, 2), (1, 2)),
     ),
+    "one token, a long hidden vector": (((2,), (1,), (0,)), (((2,),), ((2,),)), ((1,), (2,))),
+    "a flat start, a third that takes over": (((3,), (-3,), (1,), (0,)), (((0.1,),), ((0.1,),)), ((3,), (2,))),
 }  # fmt: skip
 
 
@@ -167,9 +169,10 @@ def measure(key: Array, *, pairs: int, seeds: int, steps: int) -> dict[str, Arra
     """Rank correlations of every score with the fall of the chosen in runs of DPO, and the cases.
 
     correlation (kinds, accounts, 3): mean over the seeds and its interval, 95 per cent, Student's t; right (kinds,
-    accounts): share of runs whose sign the score tells. scores (kinds, pairs, accounts) and change
-    (kinds, pairs, 2) of the first seed; fell (kinds,): share of all runs in which the chosen fell; turned (kinds,): of
-    those, the share that rose to first order. case_scores (cases, accounts), case_change (cases, 2).
+    accounts): share of runs whose sign the score tells, falls and rises weighed alike (chance: 1/2). scores (kinds,
+    pairs, accounts) and change (kinds, pairs, 2) of the first seed; fell (kinds,): share of all runs in which the
+    chosen fell; turned (kinds,): of those, the share that rose to first order. case_scores (cases, accounts),
+    case_change (cases, 2).
     """
     shape = (seeds, len(KINDS), pairs)
     keys = jax.random.split(key, shape).reshape(-1)
@@ -189,9 +192,13 @@ def measure(key: Array, *, pairs: int, seeds: int, steps: int) -> dict[str, Arra
 
     found = mean(jax.vmap(jax.vmap(ranked))(all_scores, fall))
     neutral = jnp.asarray(NEUTRAL)
-    told = (all_scores > neutral[None, None, None, :]) == (fall > 0)[..., None]
-    right = jnp.mean(told.astype(fall.dtype), axis=(0, 2))
+    told = ((all_scores > neutral[None, None, None, :]) == (fall > 0)[..., None]).astype(fall.dtype)
     fell = (fall > 0).astype(fall.dtype)
+
+    def hits(which: Array) -> Array:
+        return jnp.sum(told * which[..., None], axis=(0, 2)) / jnp.maximum(jnp.sum(which, axis=(0, 2)), 1)[:, None]
+
+    right = (hits(fell) + hits(1 - fell)) / 2  # else "it rises", which is rarely wrong, would look well
     rose_at_first = (all_scores[..., ACCOUNTS.index("exact gradient")] < 0).astype(fall.dtype)
     return {
         "correlation": jnp.stack([found.mean, found.low, found.high], axis=-1),
@@ -225,9 +232,10 @@ def caption(found: Mapping[str, Any]) -> str:
     fell, turned = found["fell"], found["turned"]
     return (
         "Scores at the start of DPO against the fall of log p(chosen) by its end, one run a pair, tied embeddings.\n"
-        "Left: Spearman's rank correlation, 95% over seeds; numbers: how often the sign is right. The chosen fell in "
-        f"{fell[0]:.0%} of the off-policy\nand {fell[1]:.0%} of the on-policy runs; of those it had risen to first "
-        f"order in {turned[0]:.0%} and {turned[1]:.0%}."
+        "Left: Spearman's rank correlation, 95% over seeds; numbers: how often the sign is right, falls and rises "
+        "weighed alike (chance: 50%).\n"
+        f"The chosen fell in {fell[0]:.0%} of the off-policy and {fell[1]:.0%} of the on-policy runs; of those it had "
+        f"risen to first order in {turned[0]:.0%} and {turned[1]:.0%}."
     )
 
 
@@ -235,7 +243,7 @@ def figure(found: Mapping[str, Any]) -> Figure:
     """The rank correlation of every account; the best of them, and CHES, run by run; the cases in which one fails."""
     import matplotlib.pyplot as plt
 
-    drawn, (left, middle, right) = plt.subplots(1, 3, figsize=(11.4, 3.7), width_ratios=(1.15, 1, 1.15))
+    drawn, (left, middle, right) = plt.subplots(1, 3, figsize=(12.6, 3.9), width_ratios=(1.05, 0.95, 1.6))
     looks = (("#0072B2", "o", -0.16), ("#D55E00", "s", 0.16))
     place = np.arange(len(ACCOUNTS))
     for kind, correlation, right_share, (colour, marker, shift) in zip(
@@ -261,13 +269,11 @@ def figure(found: Mapping[str, Any]) -> Figure:
     middle.set(xlabel=r"exact gradient, $g_w \cdot g_l - |g_w|^2$", ylabel="change of log p(chosen) (nats)",
                title="run by run, one seed")  # fmt: skip
     right.set_axis_off()
-    lines = []
-    for name, scores, change in zip(CASES, found["case_scores"], found["case_change"], strict=True):
-        lines += [name, f"  the chosen: {change[0]:+.2f} nats"]
+    for k, (name, scores, change) in enumerate(zip(CASES, found["case_scores"], found["case_change"], strict=True)):
+        lines = [name, f"  log p(chosen): {change[0]:+.2f} nats"]
         lines += [f"  {account}: {score:+.2f}{_verdict(score, neutral, change[0])}"
                   for account, score, neutral in zip(ACCOUNTS, scores, NEUTRAL, strict=True)]  # fmt: skip
-        lines.append("")
-    right.text(0, 1, "\n".join(lines), fontsize=7.2, va="top", linespacing=1.25)
+        right.text(0.52 * (k % 2), 1 - 0.52 * (k // 2), "\n".join(lines), fontsize=6.8, va="top", linespacing=1.25)
     right.set_title("where they fail")
     return drawn
 

@@ -20,7 +20,7 @@ SMALL = Tolerance(1e-3, 1e-3, "one step of 1e-5 against its first order")
 
 @pytest.fixture(scope="module")
 def found():
-    measure = partial(_accounts.measure, pairs=12, seeds=3, steps=20)
+    measure = partial(_accounts.measure, pairs=12, seeds=3, steps=60)
     run = jax.jit(measure, compiler_options=quickly_compiled(0))
     return {name: np.asarray(x) for name, x in run(jax.random.key(0)).items()}
 
@@ -81,13 +81,18 @@ def test_cases_fail_as_they_say(found):
     assert change[sure][0] > 0 and scores[sure][at["exact gradient"]] < 0
     assert_close(scores[sure][at["CHES"]], 9.0)  # (1, 3) (1, 6) - (1, 3) (1, 3)
     assert_close(scores[sure][at["CHES, normalised"]], 2.25)
+    long = "one token, a long hidden vector"
+    assert change[long][0] > 0 and scores[long][at["exact gradient"]] < 0 and scores[long][at["similarity scores"]] > 1
+    flat = "a flat start, a third that takes over"
+    assert change[flat][0] < 0
+    assert all(scores[flat][at[name]] < 0 for name in ("entanglement", "exact gradient")), "a rise to first order"
 
 
 def test_the_exact_score_ranks_best(found):
     correlation, right = found["correlation"][..., 0], found["right"]
     best = ACCOUNTS.index("exact gradient")
     assert np.all(correlation[:, best] > 0.8) and np.all(np.argmax(correlation, axis=1) == best)
-    assert np.all(right[:, best] >= 0.85)
+    assert np.all(right[:, best] >= 0.7)
     assert_close(right[:, 0], right[:, best])  # cos > kappa is the same sign
     assert np.all(found["correlation"][..., 1] <= found["correlation"][..., 2])
 

@@ -26,7 +26,7 @@ class Setup:
     digits: bool = knob(True, "steps on a classifier of digits, if scikit-learn (extra data) is installed", quick=False)
     pairs: int = knob(60, "pairs of responses of the comparison of accounts, per seed and kind", quick=24)
     seeds: int = knob(5, "seeds there", quick=3)
-    account_steps: int = knob(60, "steps of DPO on each pair there", quick=30)
+    account_steps: int = knob(60, "steps of DPO on each pair there")
 
     def __post_init__(self) -> None:
         for name in ("laws", "grid", "sft_steps", "steps", "longest_sft", "pairs", "seeds", "account_steps"):

@@ -34,7 +34,6 @@ from theory.statement import (
     Logits,
     Moderate,
     Positive,
-    Positives,
     SameSign,
     Simplex,
     Source,
@@ -106,14 +105,12 @@ def majority_rule(u, v, o, j):
     return AtMost((1 - q) * (1 - r) * o[j], theta, slack=(1 - q) * slack)
 
 
-@theorem(Source(PAPER, "ours"), r"q = \frac{r(2r-1)}{2(1-r+r^2)} \Rightarrow \theta = p_2", claim="C3", u=Unit(),
-         like=Positives("V"), m=Index("V"), l=Index("V"), j=Index("V"))  # fmt: skip
-def majority_rule_is_sharp(u, like, m, l, j):
+@theorem(Source(PAPER, "ours"), r"q = \frac{r(2r-1)}{2(1-r+r^2)} \Rightarrow \theta = p_2", claim="C3", u=Unit())
+def majority_rule_is_sharp(u):
     """With two others the bound is sharp: there the second of them neither rises nor falls."""
     r = (1 + u) / 2
-    q = majority_bound(r)
-    p = q * onehot(l, like) + (1 - q) * (r * onehot(m, like) + (1 - r) * onehot(j, like))
-    return Equal(small_threshold(p, l), p[j])
+    q, peak = majority_bound(r), r**2 + (1 - r) ** 2
+    return Equal((1 - q) * (peak - q * (1 + peak)), (1 - q) * (1 - r))
 
 
 @theorem(Source(PAPER, "App. E, Claim 2 read for any law"), r"p_- \le \tfrac1{100} \Rightarrow \text{only } * \text{"
