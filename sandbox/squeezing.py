@@ -183,7 +183,7 @@ def flow_parameter(p: Array, rejected: Any, time: Any) -> Array:
     """The tau that the flow from the law p (V,) reaches at a time of either sign, by bisection and Newton's method."""
     others = p * (1 - onehot(rejected, p))
     end = 1 / jnp.max(others)
-    # for time > 0 tau lies in (0, end): there -log(1 - tau p_max) <= t. For time < 0, t <= tau p_rejected + ... < 0
+    # for time > 0 tau lies in (0, end); for time < 0 it is finite, because time <= tau p_rejected
     low = jnp.where(time < 0, -1.0, 0.0).astype(p.dtype)
     low = lax.while_loop(lambda x: flow_time(p, rejected, x) > time, lambda x: 2 * x, low)
     high = jnp.where(time < 0, 0.0, end).astype(p.dtype)

@@ -133,12 +133,8 @@ def mend(setup: Setup, measured: Measured) -> Figure:
         axes[2].plot(steps, run["chosen"][k, 0], color=colour, ls=style)
         best = int(np.argmax(run["ratio"][k, 0] > 1))
         axes[2].plot(best, run["chosen"][k, 0, best], marker="o", color="black", ls="", ms=6)
-        label(
-            axes[2], 120, float(run["chosen"][k, 0, 120]) + (0.03, -0.05)[k], rf"overlap {RHO[k]:g}", colour, ha="left"
-        )
-    axes[2].set(
-        xlabel="steps of DPO", ylabel="log-probability of the chosen (nats)", title="the turn, and where Q passes 1"
-    )
+        label(axes[2], (150, 108)[k], (-0.34, -0.45)[k], rf"overlap {RHO[k]:g}", colour, ha=("left", "right")[k])
+    axes[2].set(xlabel="steps of DPO", ylabel="log-probability of the chosen (nats)", title="where Q passes 1")
     return figure
 
 
