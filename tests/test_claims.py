@@ -1,42 +1,16 @@
-"""The mechanism carries fourteen hard claims of nine papers: the verdict of each, its planted errors, its readings.
-
-Those whose paper has its turn are in ``theory``; the others in ``tests/claims.py``.
-"""
+"""The mechanism carries fourteen hard claims of nine papers: the verdict of each, where its paper states it."""
 
 from __future__ import annotations
-
-import math
-import random
 
 import pytest
 
 import theory
-from tests import claims
-from tests.engine import (
-    assert_concrete_reading_agrees,
-    assert_every_choice_of_indices_holds,
-    assert_sizefree_reading_agrees,
-    counterexample_on_arrays,
-    planted,
-    skip_unless_precise,
-    survey,
-    verdict,
-)
-from tests.tolerances import assert_close, golden
-from theory._arrays import compiled, gap_at
-from theory._points import random_generators, two_sizes
-from theory.proof import Checked, Proved, Refuted, Verdict, holds
-from theory.statement import Theorem
+from tests.engine import skip_unless_precise, verdict
+from theory.proof import Checked, Proved, Refuted, Verdict
 
-CLAIMS = {name: value for name, value in vars(claims).items() if isinstance(value, Theorem)}
 EVERY_SIZE = Proved()
-# What each claim deserves: Refuted stands for any counterexample here, they are looked at below.
-DESERVED: dict[str, Verdict | type[Verdict]] = {
-    "conserved_by_squeezing": EVERY_SIZE,
-    "rarer_rejected_lifts_the_top_more": Refuted,
-}
-# Those that have moved to their papers' own files.
-MOVED: dict[tuple[str, str], Verdict | type[Verdict]] = {
+# What each claim deserves: Refuted stands for any counterexample.
+DESERVED: dict[tuple[str, str], Verdict | type[Verdict]] = {
     ("entanglement", "chosen_rises_iff_kappa_exceeds_cosine"): Proved,
     ("entanglement", "first_order_is_an_upper_bound"): Proved,
     ("entanglement", "factor_two"): Proved,
@@ -57,93 +31,15 @@ MOVED: dict[tuple[str, str], Verdict | type[Verdict]] = {
     ("multiplicity", "pinsker"): Proved,
     ("displacement", "forces_on_unembeddings"): Proved,
     ("displacement", "closed_form_flow"): Proved,
+    ("squeezing", "conserved_by_squeezing"): Proved,
+    ("squeezing", "rarer_rejected_lifts_the_top_more"): Refuted,
 }
-TRUE = [name for name, claim in CLAIMS.items() if claim.expect != "refuted"]
-FALSE = [name for name, claim in CLAIMS.items() if claim.expect == "refuted"]
 
 
-def test_every_claim_has_its_verdict_here():
-    assert DESERVED.keys() == CLAIMS.keys()
-
-
-@pytest.mark.parametrize("name", CLAIMS)
-def test_verdict(name):
-    skip_unless_precise(CLAIMS[name])
-    found, deserved = verdict(CLAIMS[name]), DESERVED[name]
-    assert holds(CLAIMS[name], found)
-    assert isinstance(found, deserved) if isinstance(deserved, type) else found == deserved
-
-
-@pytest.mark.parametrize(("paper", "name"), MOVED)
-def test_verdict_of_a_claim_in_its_own_file(paper, name):
+@pytest.mark.parametrize(("paper", "name"), DESERVED)
+def test_verdict(paper, name):
     (claim,) = (t for t in theory.theorems(paper) if t.name == name)
     skip_unless_precise(claim)
-    found, deserved = verdict(claim), MOVED[paper, name]
+    found, deserved = verdict(claim), DESERVED[paper, name]
     assert isinstance(found, deserved) if isinstance(deserved, type) else found == deserved
     assert deserved is not Proved or found == EVERY_SIZE
-
-
-@pytest.mark.parametrize("name", TRUE)
-def test_claim_holds_on_draws(name):
-    skip_unless_precise(CLAIMS[name])
-    assert survey(CLAIMS[name]) == 1  # none of them has premises
-
-
-@pytest.mark.parametrize("name", TRUE)
-def test_every_choice_of_indices_holds(name):
-    skip_unless_precise(CLAIMS[name])
-    assert_every_choice_of_indices_holds(CLAIMS[name])
-
-
-@pytest.mark.parametrize("name", [n for n, deserved in DESERVED.items() if isinstance(deserved, Proved)])
-def test_planted_errors_are_caught(name):
-    found = planted(CLAIMS[name])
-    assert found is not None and found.survivors == () and found.killed >= 5, found
-
-
-@pytest.mark.parametrize("name", CLAIMS)
-def test_readings_agree(name):
-    claim = CLAIMS[name]
-    assert_sizefree_reading_agrees(claim)
-    assert_concrete_reading_agrees(claim)
-
-
-@pytest.mark.parametrize("name", CLAIMS)
-def test_array_reading_is_one_compiled_call_a_size(name):
-    claim, rng = CLAIMS[name], random.Random(5)
-    for sizes in 3 * two_sizes(claim):
-        gap_at(claim, random_generators(claim, sizes, rng, 3), 1e-9)
-    has_arrays = any(d.axes and d.kind != "index" for d in claim.domains.values())
-    assert compiled(claim)._cache_size() == (2 if has_arrays else 1)
-
-
-# -- the counterexamples -----------------------------------------------------------------------------------------------
-
-
-def shown(name: str) -> dict[str, str]:
-    """The counterexample of a false claim."""
-    found = verdict(CLAIMS[name])
-    assert isinstance(found, Refuted)
-    return dict(found.counterexample)
-
-
-@pytest.mark.parametrize("name", FALSE)
-def test_counterexample_violates_the_claim_on_arrays(name):
-    found = verdict(CLAIMS[name])
-    assert isinstance(found, Refuted)
-    gap = counterexample_on_arrays(CLAIMS[name], found)
-    assert gap.met and gap.excess > 1
-
-
-def test_squeezing_at_one_half_against_one_quarter():
-    """By hand, r = 1/2 and s = 1: the gain e^(s (1-q)/2) / ((1-q) e^(s (1-q)/2) + q e^(-s (1-q)))."""
-
-    def gain(q):
-        up, down = math.exp((1 - q) / 2), math.exp(-(1 - q))
-        return up / ((1 - q) * up + q * down)
-
-    assert shown("rarer_rejected_lifts_the_top_more") == {"r": "1/2", "q": "1/2", "shrink": "1/2", "s": "1"}
-    found = verdict(CLAIMS["rarer_rejected_lifts_the_top_more"])
-    assert isinstance(found, Refuted)
-    assert_close([float(found.lhs), float(found.rhs)], [gain(1 / 2), gain(1 / 4)], golden())
-    assert gain(1 / 2) > gain(1 / 4)

@@ -1,0 +1,1 @@
+"""Who gains what a rejected response loses; ``python -m experiments.squeezing`` runs it."""
