@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
@@ -27,6 +29,8 @@ from sandbox.policies import (
     token_inputs,
 )
 from theory.entanglement.tokens import n_star
+
+Sweep = Callable[..., dict[str, Any]]  # sandbox.sweep.sweep
 
 CONTRAST = (0.6, 0.3, 0.1)  # chosen, rejected, other at the position where the responses part
 
@@ -56,19 +60,14 @@ PATHS = {
 # -- random log-linear policies: what a small step does, over the whole plane ------------------------------------------
 
 
-def phase(setup: Setup, key: Array) -> dict[str, Array]:
+def phase(setup: Setup, key: Array, sweep: Sweep) -> dict[str, Any]:
     """Random pairs of responses, random weights, one small step each: predicted and exact changes (runs,)."""
-    found = _phase(setup, jax.random.split(key, setup.runs))
+    found = sweep(partial(_random_step, setup), jax.random.split(key, setup.runs))
     found |= {name: found[name][:KEPT] for name in ("g_w", "g_l", "d_w", "d_l")}
     up_chosen, up_rejected = found["exact_chosen"] > 0, found["exact_rejected"] > 0
-    outcome = jnp.where(up_chosen, jnp.where(up_rejected, Case.BOTH_RISE, Case.IDEAL), Case.BOTH_FALL)
+    outcome = np.where(up_chosen, np.where(up_rejected, Case.BOTH_RISE, Case.IDEAL), Case.BOTH_FALL)
     # the fourth case, if it ever happened, is not hidden among the others
-    return {**found, "outcome": jnp.where(~up_chosen & up_rejected, Case.UNDEFINED, outcome)}
-
-
-@partial(jax.jit, static_argnums=0)
-def _phase(setup: Setup, keys: Array) -> dict[str, Array]:
-    return jax.lax.map(partial(_random_step, setup), keys, batch_size=250)
+    return {**found, "outcome": np.where(~up_chosen & up_rejected, Case.UNDEFINED, outcome)}
 
 
 def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
@@ -316,15 +315,17 @@ _tabular_descent = descent(_tabular_loss)
 
 
 STAGES = {
-    name: jax.jit(stage, static_argnums=0)
-    for name, stage in {
-        "phase diagram": phase,
-        "suffix lengths": suffix_lengths,
-        "n* map": n_star_map,
-        "token cosines": token_cosines,
-        "paths of the losses": paths,
-        "gap to first order": gaps,
-        "tabular flow": tabular_flow,
-        "sentiment task": sentiment,
-    }.items()
+    "phase diagram": phase,
+    **{
+        name: jax.jit(stage, static_argnums=0)
+        for name, stage in {
+            "suffix lengths": suffix_lengths,
+            "n* map": n_star_map,
+            "token cosines": token_cosines,
+            "paths of the losses": paths,
+            "gap to first order": gaps,
+            "tabular flow": tabular_flow,
+            "sentiment task": sentiment,
+        }.items()
+    },
 }
