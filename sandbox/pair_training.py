@@ -147,8 +147,12 @@ def _run(begin: Callable[..., Parts], start: Any, rate: Any, constants: Any, dat
     def many(models: int, mapped: Any, arrays: Any, indices: Any) -> Run:
         start, rate, constants, data, args = _models_last(models, mapped, arrays)
         state, update, params = begin(start, rate, constants, *data, *indices)
-        to_keep = record and jax.vmap(lambda params, args: record(params, *args), in_axes=-1)
-        state, history = recorded(update, state, to_keep and (lambda s: to_keep(params(s), args)), steps, every)
+
+        def keep(state: Any) -> Any:
+            assert record is not None
+            return jax.vmap(lambda params, args: record(params, *args), in_axes=-1)(params(state), args)
+
+        state, history = recorded(update, state, None if record is None else keep, steps, every)
         return Run(jax.tree.map(partial(_first, -1), params(state)), jax.tree.map(partial(_first, 1), history))
 
     def alone(*arrays: Any) -> Run:

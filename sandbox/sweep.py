@@ -33,10 +33,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from sandbox.validate import whole
 
-__all__ = ["BATCH", "Lines", "agreed", "grid", "join", "left", "sweep"]
-
-BATCH = 128
-"""Models of a batch: 64 logits of each, twice, are 64 KiB. An accelerator takes a whole chunk as one batch."""
+__all__ = ["Lines", "agreed", "grid", "join", "left", "sweep"]
 
 
 def grid(**axes: Any) -> dict[str, Any]:
@@ -57,6 +54,7 @@ def sweep(
     run: Callable[[Any], dict[str, Any]],
     points: Any,
     *,
+    batch: int = 128,
     chunk: int = 4096,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -64,24 +62,25 @@ def sweep(
 ) -> dict[str, np.ndarray]:
     """Return the arrays of ``run(point)`` for every point, by name, with an axis of models in front.
 
-    points: a tree of arrays, one point a row. chunk: models of a chunk, a multiple of ``BATCH``. folder: of the
-    finished chunks, for this run and these points only; those that are there are read instead of computed. progress:
+    points: a tree of arrays, one point a row. batch: models that are mapped together; what they read and write in a
+    step should fit a core's cache, and an accelerator takes a whole chunk instead. chunk: models of a chunk. folder: of
+    the finished chunks, for this run and these points only; those that are there are read instead of computed. progress:
     called by the process of rank 0 with the number of chunks finished and that of all, of its own ones (``Lines``).
     compiled: returns the program of a function for points such as these; its other arguments are those of ``jax.jit``.
 
     Raises ValueError for points that do not have the same number of rows, at least one, or for a chunk that is no
-    multiple of ``BATCH``; OSError for a folder that cannot be written: the chunks finished before it stay good.
+    multiple of the batch; OSError for a folder that cannot be written: the chunks finished before it stay good.
     """
     rows = {jnp.shape(x)[:1] for x in jax.tree.leaves(points)}
     if len(rows) != 1 or rows & {(), (0,)}:
         raise ValueError(f"points: rows {sorted(rows)}: must be the same number for every array, and at least one")
-    if whole("chunk", chunk) % BATCH:
-        raise ValueError(f"chunk = {chunk}: must be a multiple of {BATCH}")
+    if whole("chunk", chunk) % whole("batch", batch):
+        raise ValueError(f"chunk = {chunk}: must be a multiple of batch = {batch}")
     [(models,)] = rows
-    batch = min(BATCH if jax.default_backend() == "cpu" else chunk, models)
+    batch = min(batch if jax.default_backend() == "cpu" else chunk, models)
     size = min(chunk, -(-models // batch) * batch)
     count, rank, ranks = -(-models // size), jax.process_index(), jax.process_count()
-    kept = None if folder is None else _Chunks(folder, points, size, count)
+    kept = None if folder is None else _Chunks(folder, points, (batch, size), count)
 
     def of_chunk(index: int) -> Any:
         places = np.minimum(np.arange(index * size, (index + 1) * size), models - 1)  # the last chunk is filled up
@@ -133,9 +132,9 @@ def _all(like: Any, own: list[np.ndarray], count: int) -> np.ndarray:
 class _Chunks:
     """One file a chunk, written elsewhere and renamed; its name says which points, of which JAX and precision."""
 
-    def __init__(self, folder: Path, points: Any, size: int, count: int) -> None:
+    def __init__(self, folder: Path, points: Any, sizes: tuple[int, int], count: int) -> None:
         self.folder, self.count = folder, count
-        settings = jax.__version__, jax.default_backend(), str(jnp.result_type(float)), size, BATCH
+        settings = jax.__version__, jax.default_backend(), str(jnp.result_type(float)), sizes
         key = hashlib.sha256(repr((settings, jax.tree.structure(points))).encode())
         for x in jax.tree.leaves(points):
             plain = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -149,9 +148,9 @@ class _Chunks:
 
     def read(self, index: int) -> dict[str, np.ndarray] | None:
         """The arrays of a chunk; None if it is not there, or torn by a broken disk."""
-        with suppress(OSError, ValueError, zipfile.BadZipFile), open(self._path(index), "rb") as file:
-            with np.load(file) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+        torn = OSError, ValueError, zipfile.BadZipFile
+        with suppress(*torn), open(self._path(index), "rb") as file, np.load(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
         return None
 
     def write(self, index: int, arrays: dict[str, np.ndarray]) -> None:

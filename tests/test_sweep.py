@@ -20,9 +20,10 @@ import pytest
 from sandbox import sweep as sweeps
 from sandbox.losses import dpo
 from sandbox.pair_training import train_table
-from sandbox.sweep import BATCH, grid, left, sweep
+from sandbox.sweep import grid, left, sweep
 
 ROOT = Path(__file__).parents[1]
+BATCH = 128
 MODELS = 5 * BATCH // 2  # three chunks of a batch each, the last half empty
 
 
@@ -129,7 +130,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(
         ({"points": {"a": np.ones(3), "b": np.ones(4)}}, r"points: rows \[\(3,\), \(4,\)\]: must be the same"),
         ({"points": {"a": np.ones(())}}, r"points: rows \[\(\)\]: must be the same number"),
         ({"points": {"a": np.ones((0, 2))}}, r"points: rows \[\(0,\)\]: .* at least one"),
-        ({"chunk": BATCH + 1}, f"chunk = {BATCH + 1}: must be a multiple of {BATCH}"),
+        ({"chunk": BATCH + 1}, f"chunk = {BATCH + 1}: must be a multiple of batch = {BATCH}"),
         ({"chunk": 0}, "chunk = 0: must be a whole number of at least 1"),
     ],
 )
@@ -163,13 +164,13 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from sandbox import runtime
-from sandbox.sweep import BATCH, join, sweep
+from sandbox.sweep import join, sweep
 from tests import test_sweep
 runtime.configure(x64=sys.argv[2] == "1")
 join(timeout=10)
 folder = Path(sys.argv[1])
 slow = sys.argv[3] == "slow"
-found = sweep(test_sweep.run, test_sweep.points(), chunk=BATCH, folder=folder / "chunks",
+found = sweep(test_sweep.run, test_sweep.points(), chunk=test_sweep.BATCH, folder=folder / "chunks",
               progress=lambda *_: time.sleep(60 * slow))
 import jax
 np.savez(folder / f"found-{jax.process_index()}.npz", **found)
