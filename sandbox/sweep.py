@@ -64,9 +64,10 @@ def sweep(
 
     points: a tree of arrays, one point a row. batch: models that are mapped together; what they read and write in a
     step should fit a core's cache, and an accelerator takes a whole chunk instead. chunk: models of a chunk. folder: of
-    the finished chunks, for this run and these points only; those that are there are read instead of computed. progress:
-    called by the process of rank 0 with the number of chunks finished and that of all, of its own ones (``Lines``).
-    compiled: returns the program of a function for points such as these; its other arguments are those of ``jax.jit``.
+    the finished chunks, for this run and these points only; those that are there are read instead of computed.
+    progress: called by the process of rank 0 with the number of chunks finished and that of all, of its own ones
+    (``Lines``). compiled: returns the program of a function for points such as these; its other arguments are those of
+    ``jax.jit``.
 
     Raises ValueError for points that do not have the same number of rows, at least one, or for a chunk that is no
     multiple of the batch; OSError for a folder that cannot be written: the chunks finished before it stay good.

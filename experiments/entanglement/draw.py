@@ -103,11 +103,11 @@ def followed(setup: Setup, measured: Measured) -> Figure:
     _plane(ax, runs, runs["end"])
     ax.set(ylabel="cosine at the start", title=f"after {setup.run_steps} steps of Flex-DPO")
     box = {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}
-    for x, y, case in ((1, -0.6, Case.IDEAL), (0.08, 0.85, Case.BOTH_FALL), (12, 0.85, Case.BOTH_RISE)):
+    for x, y, case in ((1, -0.6, Case.IDEAL), (0.11, 0.85, Case.BOTH_FALL), (7.5, 0.85, Case.BOTH_RISE)):
         begun = runs["start"] == case
         ends = [(OUTCOMES[c], np.mean(runs["end"][begun] == c)) for c in OUTCOMES]
         said = [f"begun: {OUTCOMES[case][0]}", *(f"{share:.0%} {look[0]}" for look, share in ends if share > 0.001)]
-        ax.text(x, y, "\n".join(said), fontsize=8.5, ha="center", va="center", bbox=box, zorder=8)
+        ax.text(x, y, "\n".join(said), fontsize=7.5, ha="center", va="center", bbox=box, zorder=8)
     handles = [plt.Line2D([], [], ls="", marker=m, color=c, ms=5, label=name) for name, c, m in OUTCOMES.values()]
     figure.legend(handles=handles, loc="outside right upper", title="at the end", frameon=False)
     return figure
