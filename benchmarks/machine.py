@@ -20,11 +20,12 @@ SOURCE = r"""
 enum { LANES = 64, MOST = 256 };
 
 /* Descent of DPO in a table: every model has its own start, beta and rate; models sit in the lanes of a vector. */
-void table(float *logits, const float *beta, const float *rate, const int *chosen, const int *rejected,
+void table(float *restrict logits, const float *restrict beta, const float *restrict rate,
+           const int *restrict chosen, const int *restrict rejected,
            int models, int responses, int pairs, int steps) {
   static float moved[MOST][LANES], added[MOST][LANES];
   for (int first = 0; first < models; first += LANES) {
-    const float *b = beta + first;
+    const float *restrict b = beta + first;
     float pace[LANES], push[LANES];
     for (int j = 0; j < LANES; j++) pace[j] = rate[first + j] * b[j] / pairs;
     memset(moved, 0, sizeof moved);
@@ -44,7 +45,7 @@ void table(float *logits, const float *beta, const float *rate, const int *chose
   }
 }
 
-void sigmoids(float *y, const float *x, int n, int times) {
+void sigmoids(float *restrict y, const float *restrict x, int n, int times) {
   for (int k = 0; k < times; k++)
     for (int i = 0; i < n; i++) y[i] = 1 / (1 + expf(x[i] + 1e-7f * k));
 }

@@ -9,18 +9,24 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import theory
+from experiments.harness import main
 from sandbox import sweep as sweeps
 from sandbox.losses import dpo
 from sandbox.pair_training import train_table
 from sandbox.sweep import grid, left, sweep
+from tests.toy import THEOREMS, TOY, record, signs
+from theory import _ledger
 
 ROOT = Path(__file__).parents[1]
 BATCH = 128
@@ -157,6 +163,46 @@ def test_lines_wait(capsys, monkeypatch):
     ]  # fmt: skip
 
 
+# -- experiments -----------------------------------------------------------------------------------------------------
+
+
+def of_one(key: jax.Array) -> dict[str, jax.Array]:
+    x, y = jax.random.uniform(key, (2, 3))
+    return {"x": x, "y": y}
+
+
+def swept(setup, key, sweep):
+    return sweep(of_one, jax.random.split(key, setup.runs), chunk=BATCH)
+
+
+SWEPT = replace(TOY, measure={"points": swept, "signs": signs})
+
+
+def test_an_experiment_resumes_in_the_middle_of_a_sweep(toy, run, tmp_path, monkeypatch):
+    words = "--runs", "300", "--seed", "3"
+    assert run(*words, experiment=SWEPT, out=tmp_path / "whole") == 0
+    replaced, left_over = os.replace, [2]
+
+    def full(source, target):
+        if ".partial" in str(target):
+            left_over[0] -= 1
+            if left_over[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert run(*words, experiment=SWEPT) == 2
+    monkeypatch.setattr(os, "replace", replaced)
+    chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "toy").rglob("*.npz")}
+    assert len(chunks) == 2
+    made = []
+    monkeypatch.setattr(os, "replace", lambda a, b: made.append(Path(b)) or replaced(a, b))
+    assert run(*words, "--resume", experiment=SWEPT) == 0
+    assert len([path for path in made if path.parent.name == "0"]) == 1  # of three chunks
+    assert not (tmp_path / "toy" / ".partial").exists()
+    assert record(tmp_path / "whole") == record(tmp_path)
+
+
 # -- processes -------------------------------------------------------------------------------------------------------
 
 PROGRAM = """
@@ -177,11 +223,14 @@ np.savez(folder / f"found-{jax.process_index()}.npz", **found)
 """
 
 
-def launch(folder: Path, pace: str = "", processes: int = 2) -> list[subprocess.Popen[bytes]]:
+def launch_sweep(folder: Path, pace: str = "") -> list[subprocess.Popen[bytes]]:
+    return launch(PROGRAM, [str(folder), "1" if jax.config.jax_enable_x64 else "0", pace])
+
+
+def launch(program: str, argv: list[str], processes: int = 2) -> list[subprocess.Popen[bytes]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    x64 = "1" if jax.config.jax_enable_x64 else "0"
     made = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -190,7 +239,7 @@ def launch(folder: Path, pace: str = "", processes: int = 2) -> list[subprocess.
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(folder), x64, pace],
+            [sys.executable, "-c", program, *argv],
             cwd=ROOT, env={**made, "JAX_PROCESS_ID": str(rank)}, stderr=subprocess.DEVNULL,
         )
         for rank in range(processes)
@@ -203,15 +252,41 @@ def read(folder: Path, rank: int) -> dict[str, np.ndarray]:
 
 
 def test_two_processes_give_the_bytes_of_one(whole, tmp_path):
-    assert [process.wait(timeout=120) for process in launch(tmp_path)] == [0, 0]
+    assert [process.wait(timeout=120) for process in launch_sweep(tmp_path)] == [0, 0]
     for rank in range(2):
         assert_same(whole, read(tmp_path, rank))
     assert len(list((tmp_path / "chunks").iterdir())) == 3
 
 
+EXPERIMENT = """
+import sys
+from tests import test_sweep, toy
+import pytest
+with pytest.MonkeyPatch.context() as patch:
+    sys.exit(test_sweep.main_of_toy(patch, sys.argv[1], sys.argv[2:]))
+"""
+
+
+def main_of_toy(patch, folder, argv):
+    """The command line of the swept toy in a process of its own."""
+    module = ModuleType("theory.toy")
+    vars(module).update({t.name: t for t in THEOREMS})
+    patch.setattr(theory, "names", lambda: ["toy"])
+    patch.setitem(sys.modules, "theory.toy", module)
+    patch.setattr(_ledger, "directory", lambda: Path(folder, "proofs"))
+    return main(SWEPT, ["--out", folder, "--format", "png", *argv])
+
+
+def test_two_processes_share_an_experiment_and_one_of_them_writes(tmp_path):
+    for name, words, processes in (("one", [], 1), ("two", ["--distributed"], 2)):
+        argv = [str(tmp_path / name), "--runs", "300", *words]
+        assert [process.wait(timeout=120) for process in launch(EXPERIMENT, argv, processes)] == [0] * processes
+    assert record(tmp_path / "one") == record(tmp_path / "two")
+
+
 def test_one_of_two_killed_in_the_middle_and_begun_again(whole, tmp_path):
     """Rank 0 stops after its first of two chunks, as if it were slow, and dies there."""
-    processes = launch(tmp_path, "slow")
+    processes = launch_sweep(tmp_path, "slow")
     try:
         until = time.monotonic() + 100
         while len(list(tmp_path.glob("chunks/*.npz"))) < 2:
@@ -225,7 +300,7 @@ def test_one_of_two_killed_in_the_middle_and_begun_again(whole, tmp_path):
             process.kill()
     before = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "chunks").glob("*.npz")}
     assert len(before) == 2
-    assert [process.wait(timeout=120) for process in launch(tmp_path)] == [0, 0]
+    assert [process.wait(timeout=120) for process in launch_sweep(tmp_path)] == [0, 0]
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "chunks").glob("*.npz")}
     assert len(after) == 3 and before.items() <= after.items()  # what was finished was not made again
     assert_same(whole, read(tmp_path, 0))
