@@ -214,6 +214,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="timed runs of each side")
     options = parser.parse_args()
     if part := os.environ.get(PART):
+        from benchmarks.machine import library
+
+        library()  # before JAX, which warns of a fork
         from sandbox import runtime
 
         runtime.configure(x64=False)

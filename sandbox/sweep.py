@@ -206,7 +206,7 @@ class Lines:
     def __call__(self, done: int, count: int) -> None:
         """So many chunks of so many are finished."""
         now = time.monotonic()
-        if now - self.said >= self.pause:
+        if done < count and now - self.said >= self.pause:
             self.said = now
             print(f"{self.what}: {left(done, count, now - self.begun)}", file=sys.stderr, flush=True)
 

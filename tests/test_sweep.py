@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -304,3 +305,11 @@ def test_one_of_two_killed_in_the_middle_and_begun_again(whole, tmp_path):
     after = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "chunks").glob("*.npz")}
     assert len(after) == 3 and before.items() <= after.items()  # what was finished was not made again
     assert_same(whole, read(tmp_path, 0))
+
+
+def test_the_readme_shows_a_sweep_that_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    [shown] = [block for block in blocks if "sweep(run, points)" in block]
+    found: dict[str, np.ndarray] = {}
+    exec(re.sub(r"\b1000\b", "5", re.sub(r"\b100\b", "4", shown)), found)
+    assert found["risen"].shape == (4, 5) and (found["risen"] > 0).all()

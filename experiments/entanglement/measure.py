@@ -139,9 +139,9 @@ def _random_run(setup: Setup, key: Array) -> dict[str, Array]:
     g_w, g_l = jax.jacrev(response_log_probs)(theta, *pair).reshape(2, -1)
     products = gradient_products(g_w, g_l)
     share = jnp.sqrt(ratio * products.norm_rejected / products.norm_chosen)
-    betas = {"beta_chosen": setup.beta * share, "beta_rejected": setup.beta / share}
-    first = jnp.linalg.norm(betas["beta_chosen"] * g_w - betas["beta_rejected"] * g_l) / 2  # sigmoid(0) = 1 / 2
-    loss, rate = partial(losses.flex_dpo, **betas), setup.stride / first
+    up, down = setup.beta * share, setup.beta / share
+    rate = setup.stride / (jnp.linalg.norm(up * g_w - down * g_l) / 2)  # sigmoid(0) = 1 / 2
+    loss = partial(losses.flex_dpo, beta_chosen=up, beta_rejected=down)
     run = train_linear(loss, theta, *pair, steps=setup.run_steps, learning_rate=rate)
     chosen, rejected = response_log_probs(run.params, *pair) - response_log_probs(theta, *pair)
     return {"kappa": ratio, "cosine": products.cosine, "chosen": chosen, "rejected": rejected}
@@ -354,7 +354,7 @@ def _tabular_loss(logits: Array, start: Array, beta: Any) -> Array:
 _tabular_descent = descent(_tabular_loss)
 
 
-STAGES = {
+STAGES: dict[str, Callable[..., Any]] = {
     "phase diagram": phase,
     "followed runs": follow,
     **{
