@@ -38,7 +38,7 @@ def report(record: dict[str, Any], figure: Path, agree: float) -> int:
     """Print the table and draw the figure; 1 if two ends differ."""
     machine, one, every = record["machine"], record["one core"], record["all cores"]
     said = ", ".join(f"{name} {value}" for name, value in machine.items())
-    out = Console(width=132, highlight=False)
+    out = Console(width=150, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, title=f"{said}; float32", title_justify="left", pad_edge=False)
     for heading in ("workload", "cores", "who"):
         table.add_column(heading, no_wrap=True)
@@ -56,7 +56,7 @@ def report(record: dict[str, Any], figure: Path, agree: float) -> int:
     for row in rows("one", one["losses"], None):
         table.add_row(*row[:-1], "")  # other losses end elsewhere
     table.add_section()
-    for side, found in every.get("losses with TRL", {}).items():
+    for side, found in record["losses with TRL"].items():
         middle, low, high = found["ratio"]
         names = {"ours": OURS, "eager": "PyTorch, eager"}
         ratio = "" if side == "ours" else f"{middle:,.1f} ({low:,.1f}-{high:,.1f})"
