@@ -56,7 +56,7 @@ def growth() -> dict[str, list[list[float]]]:
         found["models"].append([models, models * 50 / seconds(models, 64, 50)])
         found["memory"].append([models, peak()])
     for responses in RESPONSES:
-        steps = max(4, 12_800 // responses)
+        steps = max(50, 12_800 // responses)
         found["responses"].append([responses, 1024 * steps / seconds(1024, responses, steps)])
     for steps in STEPS:
         found["steps"].append([steps, 1024 * steps / seconds(1024, 64, steps)])
