@@ -41,7 +41,12 @@ class Run:
     )  # fmt: skip
     format: str = knob("png,pdf", f"formats of the figures, any of {','.join(FORMATS)}", quick="png")
     x64: bool = knob(True, "compute in float64; --no-x64 in float32")
-    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = knob(False, "keep the stages that a stopped run finished")
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = knob(
+        False, "keep what a stopped run finished: stages, chunks of sweeps"
+    )
+    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = knob(
+        False, "share sweeps with the other processes of the launcher, on this host or others"
+    )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,15 @@ from theory import _ledger
 SOURCES = ("sandbox", "theory", "experiments")
 
 
-def run(
+def run(function: Callable[..., Any], /, *args: Any, **kept: Any) -> Any:
+    """Return ``function(*args)``, arrays in and dicts, tuples or lists of arrays out, as one compiled program.
+
+    ``kept`` is that of ``compiled``.
+    """
+    return compiled(function, *args, **kept)(*args)
+
+
+def compiled(
     function: Callable[..., Any],
     /,
     *args: Any,
@@ -32,30 +40,31 @@ def run(
     made_of: str,
     written: Callable[..., Any],
     level: int | None = None,
-) -> Any:
-    """Return ``function(*args)``, arrays in and dicts, tuples or lists of arrays out, as one compiled program.
+    **shardings: Any,
+) -> Callable[..., Any]:
+    """The program of ``function`` for arguments such as ``args``.
 
     name: of its file. made_of: in words, all that the program depends on besides sources, shapes and types (the stage,
     the setup, a tolerance). written: the function whose source says what is computed; where that is none of this
     project's own sources, a test's say, nothing is kept. level: of ``sandbox.runtime.quickly_compiled``; None: as
-    JAX compiles by itself.
+    JAX compiles by itself. shardings: of ``jax.jit``.
     """
-    jit = partial(jax.jit, compiler_options=None if level is None else quickly_compiled(level))
+    jit = partial(jax.jit, compiler_options=None if level is None else quickly_compiled(level), **shardings)
     if not _ours(written):
-        return jit(function)(*args)
+        return jit(function)
     shapes = str(jax.tree.map(jax.typeof, args))
-    settings = (str(jnp.result_type(float)), jax.default_backend(), jax.device_count())
+    settings = (str(jnp.result_type(float)), jax.default_backend(), jax.device_count(), *shardings)
     digest = hashlib.sha256(repr((made_of, shapes, settings)).encode()).hexdigest()[:16]
     path = directory() / f"{name}-{digest}-{_fingerprint()[:16]}.stablehlo"
     with suppress(OSError):
-        return jit(jax.export.deserialize(bytearray(path.read_bytes())).call)(*args)
+        return jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
     try:
-        exported = jax.export.export(jax.jit(function))(*args)
+        exported = jax.export.export(jax.jit(function, **shardings))(*args)
     except (ValueError, NotImplementedError):  # a call that JAX does not promise to keep, into LAPACK for instance
-        return jit(function)(*args)
+        return jit(function)
     with suppress(OSError):  # a cache that cannot be written is slow, not wrong
         _keep(path, bytes(exported.serialize()), f"{name}-{digest}-*.stablehlo")
-    return jit(exported.call)(*args)
+    return jit(exported.call)
 
 
 def directory() -> Path:

@@ -103,6 +103,10 @@ class Partial:
     def _path(self, stage: str) -> Path:
         return self.folder / f"{self.key}-{hashlib.sha256(stage.encode()).hexdigest()[:8]}.npz"
 
+    def chunks(self, stage: str) -> Path:
+        """The folder of the finished chunks of that stage's sweep."""
+        return self._path(stage).with_suffix("")
+
     def read(self, stage: str) -> dict[str, np.ndarray] | None:
         """The arrays of a finished stage; None if it is not there."""
         with suppress(OSError, ValueError, zipfile.BadZipFile), np.load(self._path(stage)) as arrays:
@@ -115,6 +119,11 @@ class Partial:
         with TemporaryDirectory(dir=self.folder) as new:
             np.savez(Path(new, "stage.npz"), **arrays)  # type: ignore[arg-type]  # keys are names of arrays
             os.replace(Path(new, "stage.npz"), self._path(stage))
+
+    def forget(self) -> None:
+        """Remove what an earlier run of the same setup left: this one does not resume it."""
+        for left in self.folder.glob(f"{self.key}-*"):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def remove(self) -> None:
         """Forget every stage: the run is complete."""
@@ -130,7 +139,7 @@ class Unwritable(OSError):
 
 def ready(folder: Path) -> None:
     """Make the folder and try to write there, before anything is computed. Raises Unwritable."""
-    with _writing(folder), TemporaryDirectory(dir=_made(folder), prefix=_NEW) as new:
+    with writing(folder), TemporaryDirectory(dir=_made(folder), prefix=_NEW) as new:
         Path(new, "tried").write_bytes(b"")
 
 
@@ -142,7 +151,7 @@ def save(folder: Path, files: Iterable[tuple[str, Callable[[Path], object]]]) ->
     all files are of one run. Raises Unwritable.
     """
     names = []
-    with _writing(folder), TemporaryDirectory(dir=_made(folder), prefix=_NEW) as new:
+    with writing(folder), TemporaryDirectory(dir=_made(folder), prefix=_NEW) as new:
         for name, write in files:
             write(Path(new, name))
             names.append(name)
@@ -166,7 +175,8 @@ def _made(folder: Path) -> Path:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """What is done inside writes there: an OSError becomes Unwritable."""
     try:
         yield
     except OSError as error:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
+import jax
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from experiments._record import rounded_up
+from sandbox.sweep import Lines, left
 
 if TYPE_CHECKING:
     from experiments.harness import Row
@@ -22,22 +25,39 @@ if TYPE_CHECKING:
 PATIENCE = 2.0  # seconds before a progress bar shows
 
 
+class Steps:
+    """Called with the name of each step of a run as it begins; ``chunks`` says how far a sweep in that step is."""
+
+    def __init__(self, bar: Progress | None, steps: int) -> None:
+        self.bar, self.begun = bar, 0
+        self.task = None if bar is None else bar.add_task("", total=steps)
+
+    def __call__(self, step: str) -> None:
+        self.step, self.since, self.lines = step, time.monotonic(), Lines(step)
+        self._show(step, self.begun)
+        self.begun += 1
+
+    def chunks(self, done: int, count: int) -> None:
+        """The sweep has finished so many chunks: said in the bar, or on a line now and then where there is no bar."""
+        if self.bar is None:
+            self.lines(done, count)
+        else:
+            self._show(f"{self.step}, {left(done, count, time.monotonic() - self.since)}", self.begun - 1)
+
+    def _show(self, words: str, completed: int) -> None:
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, description=words, completed=completed)
+
+
 @contextmanager
-def progress(steps: int) -> Iterator[Callable[[str], None]]:
+def progress(steps: int) -> Iterator[Steps]:
     """A bar on a terminal's stderr, shown once the run takes over two seconds; call it with the name of each step."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     shown = Progress(*columns, console=Console(stderr=True), transient=True)
-    if not shown.console.is_terminal:
-        yield lambda step: None
+    if not shown.console.is_terminal or jax.process_index() > 0:
+        yield Steps(None, steps)
         return
-    task = shown.add_task("", total=steps)
-    begun = 0
-
-    def begin(step: str) -> None:
-        nonlocal begun
-        shown.update(task, description=step, completed=begun)
-        begun += 1
-
+    begin = Steps(shown, steps)
     timer = Timer(PATIENCE, shown.start)
     timer.daemon = True
     timer.start()

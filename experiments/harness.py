@@ -22,8 +22,11 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
+from inspect import signature
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,7 @@ from experiments import _figures, _flags, _programs, _record, _terminal
 from experiments._checks import Check, agrees, along, constant, drift, measured, refuted, word_of
 from experiments._flags import knob
 from sandbox import runtime
+from sandbox.sweep import agreed, join, sweep
 from theory import _ledger
 from theory.statement import Theorem
 
@@ -125,7 +129,8 @@ class Experiment:
 
     measure(setup, key): a dict of arrays; or a mapping from stage to such a function, each with a key of its own, and
     then what is measured is a dict by stage of dicts by name. Each is compiled as one program; arrays come back as
-    NumPy's.
+    NumPy's. A stage ``measure(setup, key, sweep)`` runs as it stands, and calls ``sweep(run, points)`` of
+    ``sandbox.sweep`` for what it trains.
     claims(setup, measured) yields checks. draw(setup, measured, verdicts) yields (name, figure, caption).
     series(measured): what numbers.json keeps; by default each array of at most 1,000 numbers.
     user: a frozen dataclass of knobs for the user's own data; if one of its flags is given, report(setup, user, key) is
@@ -170,6 +175,8 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         return _flags.refuse(experiment.name, error)
     runtime.configure(x64=options.run.x64)
+    if options.run.distributed:
+        join()
     try:
         _record.ready(options.folder)
         return _report(experiment, options) if options.user is not None else _run(experiment, options)
@@ -190,8 +197,11 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
     theorems = theory.theorems(experiment.name)
     with _terminal.progress(len(experiment.stages) + 3) as begin:
         finished = _record.Partial(folder, setup, options.run.seed, experiment.stages)
-        with _ledger.ahead(experiment.name):
+        first = jax.process_index() == 0  # the process that proves, draws and writes; others help with its sweeps
+        with _ledger.ahead(experiment.name) if first else nullcontext():
             found = _measure(experiment, options, finished, begin)
+            if not first:
+                return 0
             begin("proofs")
         proofs = _ledger.verdicts(experiment.name)
         begin("claims")
@@ -220,26 +230,46 @@ def _report(experiment: Experiment, options: _flags.Options) -> int:
 
 
 def _measure(
-    experiment: Experiment, options: _flags.Options, finished: _record.Partial, begin: Callable[[str], None]
+    experiment: Experiment, options: _flags.Options, finished: _record.Partial, begin: _terminal.Steps
 ) -> dict[str, Any]:
     """What each stage measured, as NumPy arrays: read if an earlier run finished it, kept until this one completes."""
-    root = runtime.root_key(options.run.seed)
-    found = {}
+    setup, root, first = options.setup, runtime.root_key(options.run.seed), jax.process_index() == 0
+    if first and not options.run.resume:
+        finished.forget()
+    found: dict[str, Any] = {}
     for stage, function in experiment.stages.items():
         begin(stage)
-        arrays = finished.read(stage) if options.run.resume else None
-        if arrays is None:
+        arrays = finished.read(stage) if first and options.run.resume else None
+        if agreed(arrays is None):
             # by name, so that a new stage leaves the draws of the others as they are
             key = jax.random.fold_in(root, zlib.crc32(stage.encode()))
-            measured = _programs.run(
-                partial(function, options.setup), key,
-                name=experiment.name, made_of=f"{stage} {options.setup}", written=function,
-                level=1 if options.run.quick else None,
-            )  # fmt: skip
+            level = 1 if options.run.quick else None
+            program: dict[str, Any] = {"name": experiment.name, "written": function, "level": level}
+            if "sweep" in signature(function).parameters:
+                with _record.writing(options.folder):
+                    measured = function(setup, key, _sweeping(stage, setup, finished, begin, program))
+            else:
+                measured = _programs.run(partial(function, setup), key, made_of=f"{stage} {setup}", **program)
             arrays = {name: np.asarray(x) for name, x in measured.items()}
-            finished.write(stage, arrays)
+            if first:
+                finished.write(stage, arrays)
         found[stage] = arrays
     return found if isinstance(experiment.measure, Mapping) else found["simulation"]
+
+
+def _sweeping(
+    stage: str, setup: Any, finished: _record.Partial, begin: _terminal.Steps, program: dict[str, Any]
+) -> Callable[..., dict[str, np.ndarray]]:
+    """``sandbox.sweep.sweep`` as a stage gets it: every call has its own chunks and its own compiled program."""
+    numbers = count()
+
+    def numbered(run: Callable[..., Any], points: Any, **options: Any) -> dict[str, np.ndarray]:
+        number = next(numbers)
+        compiled = partial(_programs.compiled, made_of=f"{stage}, sweep {number} {setup}", **program)
+        folder = finished.chunks(stage) / str(number)
+        return sweep(run, points, folder=folder, progress=begin.chunks, compiled=compiled, **options)
+
+    return numbered
 
 
 def _joined(theorems: Sequence[Theorem], proofs: Mapping[str, _ledger.Proof], checks: Iterable[Check]) -> Verdicts:

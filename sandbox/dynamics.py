@@ -23,7 +23,9 @@ from jax import Array, lax
 
 from sandbox.validate import finite, nonnegative, require, whole
 
-__all__ = ["OneStep", "Run", "descent", "flow", "log_times", "one_step", "train"]
+__all__ = [
+    "OneStep", "Run", "descent", "flow", "log_times", "one_step", "recorded", "train", "whole_blocks",
+]  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -63,9 +65,7 @@ def train(
     Raises ValueError unless steps >= 1, ``every`` divides steps, the learning rate is finite (and absent for an optax
     transformation), and exactly one of loss and gradient is given.
     """
-    steps, every = whole("steps", steps), whole("every", every)
-    if steps % every:
-        raise ValueError(f"every = {every}: must divide steps = {steps}")
+    steps, every = whole_blocks(steps, every)
     if (loss is None) == (gradient is None):
         raise ValueError("loss, gradient: give one of them, and None for the other")
     if isinstance(optimizer, optax.GradientTransformation):
@@ -93,21 +93,39 @@ def _train(
     transform = optimizer if isinstance(optimizer, optax.GradientTransformation) else optimizer(learning_rate)
     slope = gradient or jax.grad(loss)
 
-    def update(carry: Any, _: None) -> tuple[Any, None]:
+    def update(carry: Any) -> Any:
         params, state = carry
         changes, state = transform.update(slope(params, *args), state, params)
-        return (optax.apply_updates(params, changes), state), None
-
-    def block(carry: Any, _: None) -> tuple[Any, Any]:
-        carry, _ = lax.scan(update, carry, None, length=every)
-        return carry, record(carry[0], *args)
+        return optax.apply_updates(params, changes), state
 
     start = (params, transform.init(params))
+    kept = None if record is None else lambda carry: record(carry[0], *args)
+    (params, _), history = recorded(update, start, kept, steps, every)
+    return Run(params, history)
+
+
+def whole_blocks(steps: Any, every: Any) -> tuple[int, int]:
+    """Return both; ValueError unless they are whole numbers of at least 1 and ``every`` divides ``steps``."""
+    steps, every = whole("steps", steps), whole("every", every)
+    if steps % every:
+        raise ValueError(f"every = {every}: must divide steps = {steps}")
+    return steps, every
+
+
+def recorded(
+    update: Callable[[Any], Any], start: Any, record: Callable[[Any], Any] | None, steps: int, every: int
+) -> tuple[Any, Any]:
+    """The state after ``steps`` updates, and what ``record`` returned of it at the steps 0, every, 2 every, ..."""
+
+    def several(state: Any, _: None, length: int = every) -> tuple[Any, Any]:
+        state, _ = lax.scan(lambda state, _: (update(state), None), state, None, length=length)
+        return state, None if record is None else record(state)
+
     if record is None:
-        return Run(lax.scan(update, start, None, length=steps)[0][0], None)
-    first = record(params, *args)
-    (params, _), later = lax.scan(block, start, None, length=steps // every)
-    return Run(params, jax.tree.map(_prepend, first, later))
+        return several(start, None, steps)
+    first = record(start)
+    state, later = lax.scan(several, start, None, length=steps // every)
+    return state, jax.tree.map(_prepend, first, later)
 
 
 def one_step(

@@ -23,10 +23,16 @@ GENERATOR = "threefry2x32"
 def configure(x64: bool = True) -> None:
     """Set the precision (float64, or float32 if ``x64`` is false), the generator, and the persistent compilation cache.
 
+    Each core becomes a device, over which sweeps are spread; all else runs on the first.
+
     Every program is cached, however small: compiling is most of the time of a short experiment. The directory is
     ``cache_directory()``, or that of the environment variable ``JAX_COMPILATION_CACHE_DIR`` where it is set.
     """
     jax.config.update("jax_enable_x64", x64)
+    with suppress(RuntimeError):  # once arrays exist, the devices are what they are
+        jax.config.update(
+            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+        )
     jax.config.update("jax_default_prng_impl", GENERATOR)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from sandbox.dynamics import descent, flow, log_times
 from sandbox.measures import decay_exponent, fall_from_peak, rise_to_peak, suppression_share
 from theory.dpo_3d.mends import boundary_of_the_chosen, boundary_of_the_rejected, boundary_of_the_unseen, separatrix
 
+Sweep = Callable[..., dict[str, Any]]  # sandbox.sweep.sweep
 STEP = 1e-6
 TINY = 1e-6  # what is left of a rejected response that is almost extinct
 KAPPA = (0.1, 10.0)  # range of beta_rejected / beta_chosen in the phase diagram
@@ -55,16 +57,16 @@ def _boundaries(peak: Array) -> dict[str, Array]:
     }
 
 
-def phase(setup: Setup, key: Array) -> dict[str, Array]:
+def phase(setup: Setup, key: Array, sweep: Sweep) -> dict[str, Any]:
     """Random peaks and ratios of the two betas, one small step of Flex-DPO each: who moved which way (runs,)."""
     peak_key, kappa_key = jax.random.split(key)
     peak = jax.random.uniform(peak_key, (setup.runs,), minval=0.02, maxval=0.98)
     low, high = np.log10(KAPPA)
     kappa = 10 ** jax.random.uniform(kappa_key, (setup.runs,), minval=low, maxval=high)
 
-    def one(peak: Array, kappa: Array) -> dict[str, Array]:
-        z = jnp.log(peaked_law(peak))
-        push = flex_flow(z, z, setup.beta_chosen, kappa * setup.beta_chosen)
+    def one(point: dict[str, Array]) -> dict[str, Array]:
+        z = jnp.log(peaked_law(point["peak"]))
+        push = flex_flow(z, z, setup.beta_chosen, point["kappa"] * setup.beta_chosen)
         step = STEP * push / jnp.linalg.norm(push)
         moved = jax.nn.log_softmax(z + step)
         slope = jax.jvp(jax.nn.log_softmax, (z,), (push / jnp.linalg.norm(push),))[1]
@@ -75,13 +77,13 @@ def phase(setup: Setup, key: Array) -> dict[str, Array]:
             "law": jnp.exp(z),
         }
 
+    points = {"peak": peak, "kappa": kappa}
     grid = jnp.linspace(0.005, 0.985, 197)
     edges = {f"grid_{name}": x for name, x in _boundaries(grid).items()}
-    own = _boundaries(peak)
-    return {"peak": peak, "kappa": kappa, **jax.vmap(one)(peak, kappa), **own, "grid_peak": grid, **edges}
+    return {**points, **sweep(one, points), **_boundaries(peak), "grid_peak": grid, **edges}
 
 
-def fates(setup: Setup, key: Array) -> dict[str, Array]:
+def fates(setup: Setup, key: Array, sweep: Sweep) -> dict[str, Any]:
     """Who wins in the end: an unseen peak or the chosen, from an almost extinct rejected; a quarter of the runs."""
     count = setup.runs // 4
     peak_key, kappa_key = jax.random.split(key)
@@ -90,15 +92,15 @@ def fates(setup: Setup, key: Array) -> dict[str, Array]:
     beta = 0.5
     times = jnp.asarray(log_times(1e6, 41))
 
-    def one(peak: Array, kappa: Array) -> Array:
+    def one(point: dict[str, Array]) -> dict[str, Array]:
+        peak = point["peak"]
         z = jnp.log(jnp.stack([1 - peak - TINY, jnp.full_like(peak, TINY), peak]))
-        end = flow(flex_flow, z, times, (z, beta, kappa * beta), substeps=8, log_time=True)[-1]
-        return jax.nn.log_softmax(end)[W]
+        args = z, beta, point["kappa"] * beta
+        return {"log_chosen": jax.nn.log_softmax(flow(flex_flow, z, times, args, substeps=8, log_time=True)[-1])[W]}
 
-    last = jax.vmap(one)(peak, kappa)
+    points = {"peak": peak, "kappa": kappa}
     edge = jnp.where(kappa > 2, separatrix(1.0, jnp.maximum(kappa, 1.01)), 1.0)
-    start = jnp.log(1 - peak - TINY)
-    return {"peak": peak, "kappa": kappa, "log_chosen_start": start, "log_chosen": last, "separatrix": edge}
+    return {**points, "log_chosen_start": jnp.log(1 - peak - TINY), **sweep(one, points), "separatrix": edge}
 
 
 # -- against the rejected beta -----------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ Paper: Yuan et al., A Common Pitfall of Margin-based Language Model Alignment: G
 Question: when does a step that widens the margin raise the chosen response and lower the rejected one, and when do both
 move the same way? Figures: log-probabilities along DPO for three suffix lengths (trajectories), the cosine of the
 gradients (cosines), token by token (tokens); what is not in the paper: the phase diagram with every loss's path
-(phase_diagram), the suffix length beyond which the chosen falls (n_star), what a finite step loses against first order
-(gap), and the mends (mends). Look for: no dot on the wrong side of a boundary.
+(phase_diagram), where runs end that begin in each of its parts (followed), the suffix length beyond which the chosen
+falls (n_star), what a finite step loses against first order (gap), and the mends (mends). Look for: no dot on the wrong
+side of a boundary.
 
 Your own pairs: --pairs FILE.jsonl; gradients of your own model: --gradients FILE.npz.
 """
@@ -136,6 +137,16 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         + says(geometry.chosen_rises_iff_kappa_exceeds_cosine) + "\n"
         + says(geometry.rejected_falls_iff_kappa_is_below_inverse_cosine) + "\n" + says(geometry.case_four_is_empty)
     )  # fmt: skip
+    runs = found["followed runs"]
+    stay = [
+        np.mean(runs["end"][runs["start"] == case] == case) for case in (Case.IDEAL, Case.BOTH_FALL, Case.BOTH_RISE)
+    ]
+    yield "followed", draw.followed(setup, found), (
+        f"Random pairs followed through {setup.run_steps:,} steps of Flex-DPO, whose two betas keep the ratio of the "
+        "weights. What first order says of the first step is not what the run ends with: of the runs that begin as "
+        f"ideal, both fall and both rise, {stay[0]:.0%}, {stay[1]:.0%} and {stay[2]:.0%} end so.\n"
+        + says(geometry.chosen_rises_iff_kappa_exceeds_cosine)
+    )  # fmt: skip
     yield "n_star", draw.n_star(setup, found), (
         "Left: the suffix length beyond which the chosen falls under equal weights. Right: random suffixes, tried.\n"
         + says(tokens.chosen_falls_beyond_n_star) + "\n" + says(tokens.suffix_is_worst_at_intermediate_sft)
@@ -153,10 +164,16 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
 
 def series(found: Found) -> dict[str, Any]:
     """What numbers.json keeps: all that the figures show, the phase diagram's dots as counts."""
-    runs = found["phase diagram"]
-    kept = {stage: dict(arrays) for stage, arrays in found.items() if stage != "phase diagram"}
+    runs, followed = found["phase diagram"], found["followed runs"]
+    counts = {"phase diagram", "followed runs"}
+    kept = {stage: dict(arrays) for stage, arrays in found.items() if stage not in counts}
     kept["n* map"] = {name: x for name, x in kept["n* map"].items() if name.startswith("tried")}
     kept["phase diagram"] = {case.name.lower(): int(np.sum(runs["outcome"] == case)) for case in Case}
+    kept["followed runs"] = {
+        f"{a.name.lower()} to {b.name.lower()}": int(np.sum((followed["start"] == a) & (followed["end"] == b)))
+        for a in Case
+        for b in Case
+    }
     return kept
 
 

@@ -78,17 +78,48 @@ def token_map(setup: Setup, measured: Measured) -> Figure:
     return figure
 
 
+PLANE = 10**-1.65, 10**1.65  # of kappa
+
+
+def _plane(ax: Axes, runs: Mapping[str, Any], outcome: Any) -> None:
+    """Dots of the runs, coloured by the outcome, the boundaries, and the axes."""
+    for case, (_, colour, marker) in OUTCOMES.items():
+        here = outcome == case
+        ax.plot(runs["kappa"][here], runs["cosine"][here], ls="", marker=marker, ms=1.6, mew=0, color=colour,
+                alpha=0.35, rasterized=True, zorder=1)  # fmt: skip
+    kappa = np.geomspace(*PLANE, 401)
+    ax.plot(kappa, np.minimum(kappa, 1 / kappa), color="black", lw=2, ls="-", zorder=3)
+    ax.set_xscale("log")
+    ax.set(xlim=PLANE, ylim=(-1, 1), xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$")
+    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
+
+
+def followed(setup: Setup, measured: Measured) -> Figure:
+    """Where runs that begin in one case end after many steps."""
+    runs = measured["followed runs"]
+    figure, ax = plt.subplots(figsize=(6.4, 4.2))
+    _plane(ax, runs, runs["end"])
+    ax.set(ylabel="cosine at the start", title=f"after {setup.run_steps} steps of Flex-DPO")
+    box = {"fc": "white", "ec": "none", "alpha": 0.85, "pad": 2}
+    for x, y, case in ((1, -0.6, Case.IDEAL), (0.11, 0.85, Case.BOTH_FALL), (7.5, 0.85, Case.BOTH_RISE)):
+        begun = runs["start"] == case
+        ends = [(OUTCOMES[c], np.mean(runs["end"][begun] == c)) for c in OUTCOMES]
+        said = [f"begun: {OUTCOMES[case][0]}", *(f"{share:.0%} {look[0]}" for look, share in ends if share > 0.001)]
+        ax.text(x, y, "\n".join(said), fontsize=7.5, ha="center", va="center", bbox=box, zorder=8)
+    handles = [plt.Line2D([], [], ls="", marker=m, color=c, ms=5, label=name) for name, c, m in OUTCOMES.values()]
+    figure.legend(handles=handles, loc="outside right upper", title="at the end", frameon=False)
+    return figure
+
+
 def phase_diagram(setup: Setup, measured: Measured) -> Figure:
     """What really happened to random pairs, the theory's boundaries, and each loss's path from one starting point."""
     runs, along = measured["phase diagram"], measured["paths of the losses"]
     figure, ax = plt.subplots(figsize=(7.6, 4.8))
-    for case, (_, colour, marker) in OUTCOMES.items():
-        here = runs["outcome"] == case
-        ax.plot(runs["kappa"][here], runs["cosine"][here], ls="", marker=marker, ms=1.6, mew=0, color=colour,
-                alpha=0.35, rasterized=True, zorder=1)  # fmt: skip
-    low, high = 10**-1.65, 10**1.65
+    _plane(ax, runs, runs["outcome"])
+    low, high = PLANE
     kappa = np.geomspace(low, high, 401)
-    ax.plot(kappa, np.minimum(kappa, 1 / kappa), color="black", lw=2, ls="-", zorder=3)
     ax.fill_between(kappa, -1, np.minimum(kappa, 1 / kappa) / 2, facecolor="none", edgecolor="0.35", hatch="....",
                     lw=0, alpha=0.5, zorder=2)  # fmt: skip
     taken: list[tuple[float, float]] = []
@@ -118,12 +149,7 @@ def phase_diagram(setup: Setup, measured: Measured) -> Figure:
         ax.text(x, y, name, color=colour, fontsize=11, fontweight="bold", ha="center", va="center", bbox=box, zorder=8)
     ax.text(1.0, 1.03, r"$\cos = \min(\kappa,\,1/\kappa)$", ha="center", va="bottom", fontsize=9)
     ax.text(0.026, -0.93, "dotted: within reach of one tabular token, equal weights", fontsize=7.5, bbox=box, zorder=8)
-    ax.set_xscale("log")
-    ax.set(xlim=(low, high), ylim=(-1, 1), xlabel=r"$\kappa = d_w|g_w|\,/\,d_l|g_l|$",
-           ylabel=r"cosine of $g_w$ and $g_l$")  # fmt: skip
-    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20]
-    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.minorticks_off()
+    ax.set_ylabel(r"cosine of $g_w$ and $g_l$")
     return figure
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
@@ -16,6 +18,7 @@ from sandbox import losses, tables
 from sandbox.dynamics import descent, flow, log_times, train
 from sandbox.losses import PairLogProbs, margin_weights
 from sandbox.measures import Case, first_order_changes, gradient_products, kappa
+from sandbox.pair_training import train_linear
 from sandbox.policies import (
     linear_logits,
     minimum_norm,
@@ -27,6 +30,8 @@ from sandbox.policies import (
     token_inputs,
 )
 from theory.entanglement.tokens import n_star
+
+Sweep = Callable[..., dict[str, Any]]  # sandbox.sweep.sweep
 
 CONTRAST = (0.6, 0.3, 0.1)  # chosen, rejected, other at the position where the responses part
 
@@ -56,22 +61,30 @@ PATHS = {
 # -- random log-linear policies: what a small step does, over the whole plane ------------------------------------------
 
 
-def phase(setup: Setup, key: Array) -> dict[str, Array]:
+def phase(setup: Setup, key: Array, sweep: Sweep) -> dict[str, Any]:
     """Random pairs of responses, random weights, one small step each: predicted and exact changes (runs,)."""
-    found = _phase(setup, jax.random.split(key, setup.runs))
+    found = sweep(partial(_random_step, setup), jax.random.split(key, setup.runs))
     found |= {name: found[name][:KEPT] for name in ("g_w", "g_l", "d_w", "d_l")}
-    up_chosen, up_rejected = found["exact_chosen"] > 0, found["exact_rejected"] > 0
-    outcome = jnp.where(up_chosen, jnp.where(up_rejected, Case.BOTH_RISE, Case.IDEAL), Case.BOTH_FALL)
-    # the fourth case, if it ever happened, is not hidden among the others
-    return {**found, "outcome": jnp.where(~up_chosen & up_rejected, Case.UNDEFINED, outcome)}
+    return {**found, "outcome": _outcome(found["exact_chosen"], found["exact_rejected"])}
 
 
-@partial(jax.jit, static_argnums=0)
-def _phase(setup: Setup, keys: Array) -> dict[str, Array]:
-    return jax.lax.map(partial(_random_step, setup), keys, batch_size=250)
+def _outcome(chosen: Any, rejected: Any) -> np.ndarray:
+    """The cases of these changes; the fourth, if it ever happened, is not hidden among the others."""
+    outcome = np.where(chosen > 0, np.where(rejected > 0, Case.BOTH_RISE, Case.IDEAL), Case.BOTH_FALL)
+    return np.where((chosen <= 0) & (rejected > 0), Case.UNDEFINED, outcome)
 
 
-def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
+class RandomPair(NamedTuple):
+    """A log-linear policy, features (2, T, d), tokens and mask (2, T) of a pair, and a ratio d_w |g_w| / d_l |g_l|."""
+
+    theta: Array
+    features: Array
+    tokens: Array
+    mask: Array
+    ratio: Array
+
+
+def _random_pair(setup: Setup, key: Array) -> RandomPair:
     keys = jax.random.split(key, 7)
     shape = (setup.tokens, setup.features)
     shared, own = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape)
@@ -82,13 +95,18 @@ def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
     tokens = jnp.stack([suffix.at[0].set(0), suffix.at[0].set(1)])
     length = jax.random.randint(keys[6], (), 1, setup.tokens + 1)
     mask = jnp.broadcast_to(jnp.arange(setup.tokens) < length, tokens.shape)
+    ratio = 10 ** jax.random.uniform(keys[5], minval=-1.6, maxval=1.6)  # kappa, the same at every scale
+    return RandomPair(theta, features, tokens, mask, ratio)
+
+
+def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
+    theta, *pair, ratio = _random_pair(setup, key)
 
     def log_probs(theta: Array) -> Array:
-        return sequence_log_prob(jax.nn.log_softmax(linear_logits(theta, features)), tokens, mask)
+        return response_log_probs(theta, *pair)
 
     g_w, g_l = jax.jacrev(log_probs)(theta).reshape(2, -1)
     products = gradient_products(g_w, g_l)
-    ratio = 10 ** jax.random.uniform(keys[5], minval=-1.6, maxval=1.6)  # kappa, the same at every scale
     d_w, d_l = ratio / products.norm_chosen, 1 / products.norm_rejected
     direction = d_w * g_w - d_l * g_l
     scale = setup.step / jnp.linalg.norm(direction)
@@ -106,6 +124,27 @@ def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
         "d_w": d_w,
         "d_l": d_l,
     }
+
+
+def follow(setup: Setup, key: Array, sweep: Sweep) -> dict[str, Any]:
+    """Random pairs trained by Flex-DPO, whose weights keep their ratio: cases at the start and the end (runs,)."""
+    found = sweep(partial(_random_run, setup), jax.random.split(key, setup.runs), batch=64)
+    start = np.where(found["cosine"] < found["kappa"], Case.IDEAL, Case.BOTH_FALL)
+    start = np.where(found["cosine"] * found["kappa"] > 1, Case.BOTH_RISE, start)
+    return {"start": start, "end": _outcome(found["chosen"], found["rejected"]), **found}
+
+
+def _random_run(setup: Setup, key: Array) -> dict[str, Array]:
+    theta, *pair, ratio = _random_pair(setup, key)
+    g_w, g_l = jax.jacrev(response_log_probs)(theta, *pair).reshape(2, -1)
+    products = gradient_products(g_w, g_l)
+    share = jnp.sqrt(ratio * products.norm_rejected / products.norm_chosen)
+    up, down = setup.beta * share, setup.beta / share
+    rate = setup.stride / (jnp.linalg.norm(up * g_w - down * g_l) / 2)  # sigmoid(0) = 1 / 2
+    loss = partial(losses.flex_dpo, beta_chosen=up, beta_rejected=down)
+    run = train_linear(loss, theta, *pair, steps=setup.run_steps, learning_rate=rate)
+    chosen, rejected = response_log_probs(run.params, *pair) - response_log_probs(theta, *pair)
+    return {"kappa": ratio, "cosine": products.cosine, "chosen": chosen, "rejected": rejected}
 
 
 # -- a contrast token and a shared suffix: linear features whose overlap we choose -------------------------------------
@@ -315,16 +354,19 @@ def _tabular_loss(logits: Array, start: Array, beta: Any) -> Array:
 _tabular_descent = descent(_tabular_loss)
 
 
-STAGES = {
-    name: jax.jit(stage, static_argnums=0)
-    for name, stage in {
-        "phase diagram": phase,
-        "suffix lengths": suffix_lengths,
-        "n* map": n_star_map,
-        "token cosines": token_cosines,
-        "paths of the losses": paths,
-        "gap to first order": gaps,
-        "tabular flow": tabular_flow,
-        "sentiment task": sentiment,
-    }.items()
+STAGES: dict[str, Callable[..., Any]] = {
+    "phase diagram": phase,
+    "followed runs": follow,
+    **{
+        name: jax.jit(stage, static_argnums=0)
+        for name, stage in {
+            "suffix lengths": suffix_lengths,
+            "n* map": n_star_map,
+            "token cosines": token_cosines,
+            "paths of the losses": paths,
+            "gap to first order": gaps,
+            "tabular flow": tabular_flow,
+            "sentiment task": sentiment,
+        }.items()
+    },
 }

@@ -13,6 +13,8 @@ class Setup:
 
     runs: int = knob(20_000, "random one-step runs in the phase diagram", quick=10_000)
     step: float = knob(1e-4, "length of such a step, in the units of the parameters")
+    run_steps: int = knob(1000, "steps of a run of Flex-DPO in the phase diagram", quick=100)
+    stride: float = knob(0.005, "length of the first of them, in the units of the parameters")
     vocabulary: int = knob(6, "tokens of a random policy of the phase diagram")
     tokens: int = knob(4, "tokens of a response there")
     features: int = knob(8, "features of a context there")
