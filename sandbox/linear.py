@@ -16,8 +16,8 @@ UNROLLED = 12  # unknowns up to which a system is solved in place
 def solve(matrix: Array, right: Array) -> Array:
     """x (..., p) of matrix x = right, right (..., p), matrix (p, p) positive definite, by Cholesky's factor.
 
-    NaN where the matrix is not. Small systems are unrolled: under ``vmap`` a batch of them is then arithmetic on arrays,
-    several times faster than a call of LAPACK for each.
+    NaN where the matrix is not. Small systems are unrolled: under ``vmap`` a batch of them is then arithmetic on
+    arrays, several times faster than a call of LAPACK for each.
     """
     p = matrix.shape[0]
     if p > UNROLLED:

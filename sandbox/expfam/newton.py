@@ -7,7 +7,7 @@ there if the gradient vanishes AND the logits stayed within what the precision c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
