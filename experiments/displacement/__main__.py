@@ -4,7 +4,8 @@ Paper: Razin et al., Unintentional Unalignment: Likelihood Displacement in Direc
 Question: train "No" over "Never" and "Yes" may rise. When does the chosen fall, who takes its mass, does it come back,
 and does CHES, a score of hidden vectors alone, say which pairs do it? Figures: No, Never and Yes in closed form
 (curves), when No dips (phases), CHES against the exact gradient quantity G (ranks), what training did by percentile of
-a score (percentiles), a model that unlearns to refuse (refusals), hidden vectors that are not free (kernels).
+a score (percentiles), a model that unlearns to refuse (refusals), hidden vectors that are not free (kernels), five
+accounts of displacement held against the same runs (accounts).
 Look for: a dip that comes back if W and h are both trained, stays if only h is, and never is if only W is; loss
 functions that differ in nothing but where they stop; CHES without any power on-policy, and blind to single tokens;
 pairs of two refusals that lower the refusals.
@@ -19,7 +20,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from jax import Array
 
+from experiments import _accounts
 from experiments.displacement import measure, network, refusal, sequences, user
 from experiments.displacement.measure import BETA, NEVER, NO, YES
 from experiments.displacement.setup import Setup
@@ -136,19 +139,26 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         "bars from smallest to largest network.\n"
         + says(flow.kappa_threshold) + "\n" + says(scores.ches_sees_single_tokens)
     )  # fmt: skip
+    yield "accounts", _accounts.figure(found["accounts"]), _accounts.caption(found["accounts"])
 
 
 def series(found: Found) -> dict[str, Any]:
     """What numbers.json keeps: all that the figures show, and two ways to tell a fall."""
     left_out = {"pair": {"W", "h"}}
-    kept = {
+    kept: dict[str, dict[str, Any]] = {
         stage: {name: x for name, x in arrays.items() if name not in left_out.get(stage, ())}
         for stage, arrays in found.items()
     }
     change = found["refusal"]["change"][:, 0]
     highest = np.maximum.accumulate(change, axis=1)
     kept["refusal"] |= {"end less start": change[:, -1], "largest drop": (highest - change).max(axis=1)}
+    kept["accounts"]["table"] = _accounts.table(found["accounts"])
     return kept
+
+
+def accounts(setup: Setup, key: Array) -> dict[str, Array]:
+    """Entanglement, the exact gradient, CHES, squeezing and similarity scores, against the same runs of DPO."""
+    return _accounts.measure(key, pairs=setup.compared, seeds=setup.compared_seeds, steps=setup.compared_steps)
 
 
 STAGES = {
@@ -157,6 +167,7 @@ STAGES = {
     "scores": sequences.scores,
     "network": network.network,
     "refusal": refusal.refusal,
+    "accounts": accounts,
 }
 EXPERIMENT = Experiment(
     "displacement", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report

@@ -26,10 +26,15 @@ class Setup:
     network_steps: int = knob(100, "steps of DPO of a network", quick=40)
     refusers: int = knob(10, "networks that learn to refuse", quick=3)
     refusal_steps: int = knob(300, "steps of DPO of those", quick=60)
+    compared: int = knob(60, "pairs of responses of the comparison of accounts, per seed and kind", quick=24)
+    compared_seeds: int = knob(5, "seeds there", quick=3)
+    compared_steps: int = knob(60, "steps of DPO on each pair there")
 
     def __post_init__(self) -> None:
         for name in ("length", "norm", "angle"):
             positive(name, getattr(self, name))
         least = dict(steps=100, phases=5, moments=20, pairs=20, seeds=2, levels=2, networks=2, prompts=4)
-        for name, allowed in (least | dict(network_steps=10, refusers=2, refusal_steps=20)).items():
+        for name, allowed in (
+            least | dict(network_steps=10, refusers=2, refusal_steps=20, compared=2, compared_seeds=2, compared_steps=1)
+        ).items():
             whole(name, getattr(self, name), allowed)
