@@ -37,6 +37,7 @@ from theory.statement import (
     Simplex,
     Source,
     Tends,
+    Unit,
     Units,
     theorem,
 )
@@ -62,8 +63,8 @@ def forces_on_unembeddings(W, h, w, l, k):
 
 
 @theorem(OURS, r"h = h_0\cosh\omega\tau + \tfrac\kappa\omega\Delta_0\sinh\omega\tau,\; \omega = \sqrt{2\kappa},\;"
-         r" M = M_0\cosh 2\omega\tau + \ldots", claim="C4", h0=Reals("d"), delta0=Reals("d"), tau=Real(),
-         kappa=Positive())  # fmt: skip
+         r" M = M_0\cosh 2\omega\tau + \ldots", claim="C4", h0=Reals("d"), delta0=Reals("d"), tau=Unit(),
+         kappa=Moderate())  # fmt: skip
 def closed_form_flow(h0, delta0, tau, kappa):
     """Hidden vector and difference solve h' = kappa D, D' = 2 h by hyperbolic functions; the margin follows."""
 

@@ -17,6 +17,7 @@ from theory.displacement.tokens import PAPER
 from theory.statement import (
     All,
     AtMost,
+    Domain,
     Equal,
     Index,
     Moderate,
@@ -169,6 +170,7 @@ def unembedding_alone_never_displaces_in_a_batch(p, s, w, l, o):
 
 # -- C10: mends --------------------------------------------------------------------------------------------------------
 
+LENGTH = Domain("positive", make=lambda k: 1 + k)  # tokens
 GRADIENTS: dict[str, Any] = dict(g_w=NonZeros("d"), g_l=Reals("d"), A=Real(), B=Real(), A0=Real(), B0=Real())
 
 
@@ -190,7 +192,7 @@ def sft_term_mends_from_a_weight_on(g_w, g_l, A, B, A0, B0, beta, alpha):
 
 
 @theorem(Source(PAPER, "Prop. 2, for SimPO"), r"\dot{\ln\pi_+} \ge 0 \iff \frac CA \le \frac{|y^-|}{|y^+|}",
-         claim="C10", g_w=NonZeros("d"), g_l=Reals("d"), A=Real(), B=Real(), n_w=Positive(), n_l=Positive(),
+         claim="C10", g_w=NonZeros("d"), g_l=Reals("d"), A=Real(), B=Real(), n_w=LENGTH, n_l=LENGTH,
          beta=Moderate(), gamma=Positive())  # fmt: skip
 def longer_chosen_is_at_more_risk_in_simpo(g_w, g_l, A, B, n_w, n_l, beta, gamma):
     """Under token means the chosen falls once C / A exceeds |y-| / |y+|: a longer chosen response is at more risk."""
