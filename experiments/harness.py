@@ -218,7 +218,7 @@ def _run(experiment: Experiment, options: _flags.Options) -> int:
 
 def _report(experiment: Experiment, options: _flags.Options) -> int:
     assert experiment.report is not None
-    with _terminal.progress(1) as begin:
+    with _terminal.progress(1) as begin, _figures.style(options.run.quick):  # a report may come with finished figures
         begin("your data")
         report = experiment.report(options.setup, options.user, runtime.root_key(options.run.seed))
         said = {"given": asdict(options.user), **report.record}

@@ -14,9 +14,7 @@ import pytest
 from rich.console import Console
 
 from experiments import _flags, _terminal
-from experiments.harness import (
-    knob,
-)
+from experiments.harness import Report, knob, main
 from sandbox.tolerances import identity
 from tests.toy import THEOREMS, TOY, Setup, User, record, square_of_a_sum
 from theory import _ledger
@@ -234,6 +232,22 @@ def test_what_the_user_gives_is_reported_instead(run, tmp_path, capsys):
     path.write_text("[1.5, -2]")
     assert run("--numbers", str(path)) == 2
     assert "numbers[1] = -2.0" in capsys.readouterr().err
+
+
+def test_a_report_may_draw_before_it_returns(tmp_path, monkeypatch):
+    """Its figures are in the style of the house, also if they are finished by then."""
+
+    def report(setup, user, key):
+        import matplotlib.pyplot as plt
+
+        figure, ax = plt.subplots()
+        report.spines = ax.spines["top"].get_visible()
+        return Report({}, [{"number": 1}], [("mine", figure, "a caption")])
+
+    path = tmp_path / "mine.json"
+    path.write_text("[1]")
+    assert main(replace(TOY, report=report), ["--numbers", str(path), "--out", str(tmp_path)]) == 0
+    assert not report.spines and record(tmp_path)["figures"] == ["mine.png"]
 
 
 def test_experiments_that_cannot_be():
