@@ -247,7 +247,7 @@ def test_a_report_may_draw_before_it_returns(tmp_path, monkeypatch):
     path = tmp_path / "mine.json"
     path.write_text("[1]")
     assert main(replace(TOY, report=report), ["--numbers", str(path), "--out", str(tmp_path)]) == 0
-    assert not report.spines and record(tmp_path)["figures"] == ["mine.png"]
+    assert not report.spines and record(tmp_path)["figures"] == [{"name": "mine", "caption": "a caption"}]
 
 
 def test_experiments_that_cannot_be():
