@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,11 +20,12 @@ from jax.flatten_util import ravel_pytree
 
 from sandbox.algebra import dot, exp, sqrt, total
 from sandbox.losses import PairLogProbs
+from sandbox.validate import finite, known, require
 
 __all__ = [
-    "Case", "GradientProducts", "case", "ches", "decay_exponent", "displacement", "entropy", "fall_from_peak",
-    "first_order_changes", "gradient_products", "gradients", "implicit_reward", "kappa", "log_kl", "margin",
-    "rise_to_peak", "safe_interval", "suppression_share",
+    "Case", "GradientProducts", "case", "ches", "ches_of_sums", "decay_exponent", "displacement", "entropy",
+    "fall_from_peak", "first_order_changes", "first_order_fall", "gradient_products", "gradients", "implicit_reward",
+    "kappa", "log_kl", "margin", "rise_to_peak", "safe_interval", "suppression_share",
 ]  # fmt: skip
 
 
@@ -164,13 +166,77 @@ def case(kappa: Any, cosine: Any) -> Array:
     return jnp.where(defined, entangled, Case.UNDEFINED)
 
 
-def ches(chosen: Any, rejected: Any) -> Any:
+def ches_of_sums(chosen: Any, rejected: Any) -> Any:
     """Centred hidden embedding similarity <S_w, S_l> - |S_w|^2 of the sums S (..., d) of a response's hidden vectors.
 
     Each sum runs over the positions that predict the response's tokens. Of the means in place of the sums it is the
     length-normalised score. Razin et al. 2024, arXiv:2410.08847, Def. 2.
     """
-    return dot(chosen, rejected) - dot(chosen, chosen)
+    return dot(chosen, rejected - chosen)  # in this form equal sums give 0, not the rounding of two large squares
+
+
+def ches(
+    chosen_hidden: Any,
+    rejected_hidden: Any,
+    chosen_length: Any,
+    rejected_length: Any,
+    *,
+    length_normalised: bool = False,
+) -> Array:
+    """``ches_of_sums`` (pairs,) of batches of zero-padded hidden states (pairs, tokens, width).
+
+    Row k of a response is the state that predicts its token k: the last position of the prompt comes first, that of the
+    response's last token is left out. Lengths (pairs,) are in tokens; rows beyond them do not count, but must be
+    finite. ``length_normalised`` takes means over tokens in place of sums. The paddings of the two may differ.
+
+    States are added up in their own precision, at least float32, whose rounding is that of the states themselves; the
+    sums meet in the precision in force. Raises ValueError for shapes that do not fit, lengths outside 1 .. tokens, and
+    states that are not finite or whose squares overflow.
+    """
+    given = {"chosen": (chosen_hidden, chosen_length), "rejected": (rejected_hidden, rejected_length)}
+    for name, (hidden, length) in given.items():
+        _check_states(name, np.shape(hidden), length, np.shape(chosen_hidden))
+    scores = _ches(chosen_hidden, rejected_hidden, chosen_length, rejected_length, length_normalised)
+    found = known(scores)
+    if found is not None and not np.isfinite(found).all():  # looked for only then: it would be a second pass
+        for name, (hidden, _) in given.items():
+            finite(f"{name}_hidden", hidden)
+        finite("ches (of states whose squares overflow)", found)
+    return scores
+
+
+def _check_states(name: str, shape: tuple[int, ...], length: Any, like: tuple[int, ...]) -> None:
+    """Raise ValueError unless ``shape`` is one of states beside the shape ``like``, and the lengths fit into it."""
+    if len(shape) != 3 or shape[::2] != like[::2] or 0 in shape:
+        raise ValueError(
+            f"{name}_hidden: shape {shape}: must be (pairs, tokens, width), none of them 0, with as many pairs and the "
+            f"same width as chosen_hidden, {like}"
+        )
+    if np.shape(length) != shape[:1]:
+        raise ValueError(f"{name}_length: shape {np.shape(length)}: must be {shape[:1]}, one a pair")
+    allowed = f"a whole number from 1 to {shape[1]}, the tokens of {name}_hidden"
+    require(f"{name}_length", length, lambda n: (n >= 1) & (n <= shape[1]) & (n == np.floor(n)), allowed)
+
+
+@partial(jax.jit, static_argnums=4)
+def _ches(chosen: Array, rejected: Array, n_w: Array, n_l: Array, length_normalised: bool) -> Array:
+    def summed(hidden: Array, length: Array) -> Array:
+        dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+        kept = (jnp.arange(hidden.shape[1])[None, :] < length[:, None]).astype(hidden.dtype)
+        # a product of matrices, which no compiler stores an intermediate of: it runs at the speed of memory
+        whole = jnp.einsum("ntd,nt->nd", hidden, kept, preferred_element_type=dtype).astype(jnp.result_type(float))
+        return whole / length[:, None] if length_normalised else whole
+
+    return ches_of_sums(summed(chosen, n_w), summed(rejected, n_l))
+
+
+def first_order_fall(gram: Any) -> Any:
+    """<g_w, g_l> - |g_w|^2 of Gram matrices (..., 2, 2) of chosen and rejected, in this order.
+
+    Minus the speed of the chosen's log-probability while both weights are 1: it falls where this is > 0. ``ches`` is
+    its stand-in where only hidden states are known, ``sandbox.policies.tied_pair_gram`` has what it needs.
+    """
+    return gram[..., 0, 1] - gram[..., 0, 0]
 
 
 # -- of a whole distribution -----------------------------------------------------------------------------------------

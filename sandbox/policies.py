@@ -20,6 +20,7 @@ The first part is written in the words of ``sandbox.algebra`` and takes one resp
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,9 +33,9 @@ from sandbox.validate import known, require, whole
 
 __all__ = [
     "Network", "Responses", "Tied", "all_responses", "feature_gram", "gram", "linear_gram", "linear_log_probs",
-    "linear_logits", "minimum_norm", "network", "number_of_prefixes", "prefix_ids", "residual", "same_context",
-    "sequence_log_prob", "similarity", "suffix_features", "tabular_gram", "tied_gram", "tied_response_gram",
-    "token_gram", "token_inputs",
+    "linear_logits", "minimum_norm", "network", "number_of_prefixes", "pair_contexts", "prefix_ids", "residual",
+    "same_context", "sequence_log_prob", "similarity", "suffix_features", "tabular_gram", "tied_gram",
+    "tied_pair_gram", "tied_response_gram", "token_gram", "token_inputs",
 ]  # fmt: skip
 
 
@@ -177,18 +178,50 @@ def gram(log_probs: Array, tokens: Array, mask: Array, kernel: Array) -> Array:
     return jnp.sum(token_gram(log_probs, tokens, mask, kernel), axis=(1, 3))
 
 
-def tied_response_gram(params: Tied, contexts: Array, tokens: Array, mask: Array) -> Array:
+def tied_response_gram(
+    params: Tied, contexts: Array, tokens: Array, mask: Array, log_probs: Array | None = None
+) -> Array:
     """The same (N, N) for logits W h with W (V, d) and the hidden vectors of all contexts (C, d) trained.
 
     ``contexts`` (N, T) are rows of ``params.hidden``. Training the hidden vectors adds the positions that share a
-    context, through W_y minus the mean of W there.
+    context, through W_y minus the mean of W there. ``log_probs`` (N, T, V) are given where the logits have more parts
+    than W h, none of them trained.
     """
     hidden = params.hidden[contexts]
-    log_probs = log_softmax(linear_logits(params.unembedding, hidden))
+    if log_probs is None:
+        log_probs = log_softmax(linear_logits(params.unembedding, hidden))
     kept = jnp.where(mask[..., None], residual(tokens, jnp.exp(log_probs)) @ params.unembedding, 0)
     return gram(log_probs, tokens, mask, similarity(hidden)) + jnp.einsum(
         "ntd,msd,ntms->nm", kept, kept, same_context(contexts)
     )
+
+
+def pair_contexts(tokens: Array) -> Array:
+    """Which context (2, T) each position of two responses ``tokens`` (2, T) to one prompt has, numbers below 2 T.
+
+    Position k of the first has number k, and so has that of the second as long as the tokens before it are the same.
+    """
+    length = tokens.shape[-1]
+    alike = jnp.cumprod(tokens[0] == tokens[1])
+    shared = jnp.concatenate([jnp.ones(1, bool), alike[:-1] == 1])
+    own = jnp.arange(length)
+    return jnp.stack([own, jnp.where(shared, own, length + own)])
+
+
+@partial(jax.vmap, in_axes=(None, 0, 0, 0, 0))
+def _pair_gram(unembedding: Array, hidden: Array, tokens: Array, mask: Array, log_probs: Array | None) -> Array:
+    params = Tied(unembedding, hidden.reshape(-1, hidden.shape[-1]))
+    return tied_response_gram(params, pair_contexts(tokens), tokens, mask, log_probs)
+
+
+def tied_pair_gram(params: Tied, tokens: Array, mask: Array, log_probs: Array | None = None) -> Array:
+    """Gram matrices (pairs, 2, 2) of chosen and rejected response, with W and the hidden vectors of each pair trained.
+
+    ``params.hidden`` (pairs, 2, T, d), ``tokens`` and ``mask`` (pairs, 2, T): chosen first. The two responses of a pair
+    share the prompt, hence the first context, and the contexts after a common prefix, whose hidden vectors must be the
+    same for both. ``log_probs`` (pairs, 2, T, V) as in ``tied_response_gram``.
+    """
+    return _pair_gram(params.unembedding, params.hidden, tokens, mask, log_probs)
 
 
 # -- linear features by design ---------------------------------------------------------------------------------------

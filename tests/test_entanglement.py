@@ -272,7 +272,7 @@ def test_hidden_embeddings_score_the_fall_where_residuals_are_alike():
     """At a uniform law, every token the same, all residual products are k0 = 1 - 1/V, and c - a = k0 CHES."""
     features = jax.random.normal(jax.random.key(6), (2, T, D))
     sums = jnp.sum(features, axis=1)
-    score = measures.ches(*sums)
+    score = measures.ches_of_sums(*sums)
     alike = autodiff_gram(jnp.zeros((V, D)), features, jnp.zeros((2, T), int))
     assert_close(alike[0, 1] - alike[0, 0], (1 - 1 / V) * score)
     others = autodiff_gram(jnp.zeros((V, D)), features, jnp.array([[0, 1, 2], [0, 2, 3]]))

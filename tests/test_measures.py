@@ -145,9 +145,79 @@ def test_no_gradient_no_cosine_and_no_rejected_weight_infinite_kappa():
 def test_ches_of_sums_and_of_means():
     """Razin et al. 2024, by hand: equal hidden vectors score |y_w| (|y_l| - |y_w|), and 0 when length-normalised."""
     h = jnp.array([0.6, 0.8])
-    assert_close(measures.ches(2 * h, 3 * h), 2)
-    assert_close(measures.ches(2 * h / 2, 3 * h / 3), 0)
-    assert_close(measures.ches(jnp.array([1.0, 1.0]), jnp.array([0.0, 1.0])), -1)
+    assert_close(measures.ches_of_sums(2 * h, 3 * h), 2)
+    assert_close(measures.ches_of_sums(2 * h / 2, 3 * h / 3), 0)
+    assert_close(measures.ches_of_sums(jnp.array([1.0, 1.0]), jnp.array([0.0, 1.0])), -1)
+
+
+# By hand, Razin et al. 2024, Def. 2, last-layer states: (9, 9) stands before the last one of the prompt; (7, 7) and
+# (5, 5) are those of the last response token, which predict nothing. The sums are (2, 2) and (3, -1).
+CHOSEN = np.array([[9, 9], [1, 0], [0, 1], [1, 1], [7, 7.0]])
+REJECTED = np.array([[9, 9], [1, 0], [2, -1], [5, 5.0]])
+
+
+def padded(states, tokens):
+    return jnp.asarray(np.pad(states, ((0, tokens - len(states)), (0, 0))))[None]
+
+
+def test_ches_of_hidden_states():
+    chosen, rejected = padded(CHOSEN[1:-1], 5), padded(REJECTED[1:-1], 3)
+    lengths = jnp.array([3]), jnp.array([2])
+    assert_close(measures.ches(chosen, rejected, *lengths), -4)
+    assert_close(measures.ches(chosen, rejected, *lengths, length_normalised=True), -2 / 9)
+    assert_close(measures.ches(rejected, chosen, *lengths[::-1]), -6)
+    assert_close(measures.ches(rejected, chosen, *lengths[::-1], length_normalised=True), -11 / 6)
+    late = padded(CHOSEN[1:], 4), padded(REJECTED[1:], 4)
+    assert_close(measures.ches(*late, jnp.array([4]), jnp.array([3])), -54)  # the last row kept: wrong
+    assert_close(measures.ches(*late, *lengths), -4)  # rows beyond a length do not count
+
+
+def test_ches_of_a_batch_is_that_of_the_sums():
+    rng = np.random.default_rng(0)
+    hidden, lengths = rng.normal(size=(2, 7, 5, 3)), rng.integers(1, 6, (2, 7))
+    sums = [np.array([h[: lengths[k, n]].sum(0) for n, h in enumerate(hidden[k])]) for k in (0, 1)]
+    assert_close(measures.ches(*hidden, *lengths), measures.ches_of_sums(*sums))
+    means = [sums[k] / lengths[k][:, None] for k in (0, 1)]
+    assert_close(measures.ches(*hidden, *lengths, length_normalised=True), measures.ches_of_sums(*means))
+
+
+def test_half_precision_states_are_not_added_in_half_precision():
+    states = jnp.full((1, 1000, 4), 300.0, jnp.float16)  # their sum 300,000 is no float16, its square no float16 either
+    found = measures.ches(states, states[:, :500], jnp.array([1000]), jnp.array([500]))
+    assert_close(found, -4 * 300_000 * 150_000)
+
+
+def test_ches_transforms():
+    rng = np.random.default_rng(1)
+    hidden, lengths = jnp.asarray(rng.normal(size=(2, 3, 4, 2))), jnp.array([[4, 2, 1], [3, 4, 2]])
+    plain = measures.ches(*hidden, *lengths)
+    assert_close(jax.jit(lambda h: measures.ches(*h, *lengths))(hidden), plain)
+    gradient = jax.grad(lambda h: jnp.sum(measures.ches(*h, *lengths)))(hidden)
+    assert jnp.all(gradient[0, 1, 2:] == 0) and jnp.any(gradient[0, 1, :2] != 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(chosen_hidden=np.ones((2, 3))), r"chosen_hidden: shape \(2, 3\): must be \(pairs, tokens, width\)"),
+        (dict(rejected_hidden=np.ones((2, 3, 5))), r"rejected_hidden: shape \(2, 3, 5\).*same\s+width"),
+        (dict(rejected_hidden=np.ones((3, 3, 4))), r"rejected_hidden: shape \(3, 3, 4\).*as many pairs"),
+        (dict(chosen_length=np.array([3])), r"chosen_length: shape \(1,\): must be \(2,\), one a pair"),
+        (dict(chosen_length=np.array([3, 4])), r"chosen_length\[1\] = 4: must be a whole number from 1 to 3"),
+        (dict(rejected_length=np.array([0, 3])), r"rejected_length\[0\] = 0: must be a whole number from 1 to 3"),
+        (dict(rejected_length=np.array([1.5, 3])), r"rejected_length\[0\] = 1.5: must be a whole number"),
+        (dict(chosen_hidden=np.full((2, 3, 4), np.nan)), r"chosen_hidden\[0, 0, 0\] = nan: must be finite"),
+        (dict(rejected_hidden=np.full((2, 3, 4), np.inf)), r"rejected_hidden\[0, 0, 0\] = inf: must be finite"),
+        (dict(chosen_hidden=np.full((2, 3, 4), 1e300)), r"squares overflow|chosen_hidden\[0, 0, 0\] = inf"),
+    ],
+)
+def test_ches_refuses(change, message):
+    good = dict(
+        chosen_hidden=np.ones((2, 3, 4)), rejected_hidden=np.ones((2, 3, 4)), chosen_length=np.array([1, 3]),
+        rejected_length=np.array([2, 3]),
+    )  # fmt: skip
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+        measures.ches(**{**good, **change})
 
 
 def test_entropy_and_divergence():
