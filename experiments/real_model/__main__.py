@@ -3,9 +3,10 @@
 Model: SmolLM2-135M-Instruct (--model FILE.gguf for your own, tiny for a random one). No theorems of its own: those of
 gradient entanglement are tried on it.
 Question: does the one number that decides in a toy, kappa against the cosine, decide in a real model, for how many
-steps, and do the toys say why? Figures: the shipped pairs on the diagram, full model and last layer alone (diagram),
+steps, and do the toys say why? Figures: the shipped pairs on the diagram, whole model and last layer alone (diagram),
 predicted against measured changes (first_order), which layers carry the inner product (layers), the trainings
-(trainings), who receives the mass (mass). Look for: the law holding to the last pair, and the last layer not knowing it.
+(trainings), cheap stand-ins for the gradient (stand_ins), who receives the mass (mass). Look for: the law holding to
+the last pair, and the last layer not knowing why.
 """
 
 from __future__ import annotations
@@ -41,9 +42,7 @@ def claims(setup: Setup, found: Found) -> Iterator[Check]:
     runs, trained = found["pairs"], found["trainings"]
     slope, predicted = slopes(runs), runs["predicted"][:, 0] / runs["rates"][:, :1]
     unit = np.abs(predicted).max(axis=1, keepdims=True)
-    why = (
-        "shares of the larger change; float32 rounds log-probabilities to 1e-4 nats of steps of 0.05, the rest is cubic"
-    )
+    why = "shares of the larger change; float32 rounds sums of log-probabilities to 2e-4 nats of steps of 0.05"
     yield measured(geometry.entangled_changes_of_dpo, slope / unit, predicted / unit, 0.02, why)
     kappa, cosine = runs["kappa"][TRAININGS.index("DPO")], runs["cosine"]
     sure = np.abs(predicted) > 0.02 * unit  # below, the tolerance of the changes decides
@@ -73,8 +72,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     cases = runs["case"][0]
     counts = ", ".join(f"{np.sum(cases == case)} {case.name.lower().replace('_', ' ')}" for case in list(Case)[1:])
     yield "diagram", draw.diagram(setup, found), (
-        f"{setup.model}: {len(cases)} pairs under DPO, {counts}. Filled: full gradients; hollow: the exact quantity of the "
-        "last layer alone (unembedding and hidden states free), joined by a line.\n"
+        f"{setup.model}: {len(cases)} pairs under DPO, {counts}. Left: gradients of all parameters. Right: the exact "
+        "gradients of the last layer alone, unembedding and hidden states free, as in the toys.\n"
         + says(geometry.chosen_rises_iff_kappa_exceeds_cosine)
     )  # fmt: skip
     yield "first_order", draw.first_order(setup, found), (
@@ -86,17 +85,17 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         "shares of the product of the norms, so that they add up to the cosine."
     )  # fmt: skip
     yield "trainings", draw.trainings(setup, found), (
-        f"{setup.steps} steps on one pair of each region, the whole model trained: change of the chosen (solid) and the "
-        "rejected (dotted), descent above, RMSProp below.\n" + says(models.normalised_gradients_never_entangle)
+        f"{setup.steps} steps on one pair of each region, all parameters trained: change of the chosen (solid) and the "
+        "rejected (dotted), logarithmic beyond one nat.\n" + says(models.normalised_gradients_never_entangle)
     )  # fmt: skip
     yield "stand_ins", draw.stand_ins(setup, found), (
-        "Each pair's fall of the chosen for a learning rate of one, under equal weights, against what costs less than a "
-        "gradient; signed square roots. CHES is 0 for every pair of single tokens."
+        "How fast each pair's chosen falls under equal weights (above the line it falls), against what costs less than "
+        "a gradient; signed square roots. CHES is 0 for every pair of single tokens."
     )  # fmt: skip
     rows = [row for row in findings(setup, found) if row["holds"] == "NO"]
     yield "mass", draw.mass(setup, found), (
-        "Who receives the mass where the responses part, after DPO by descent: changes of probability of the chosen, the "
-        "rejected and the largest gainers. Fails on this model: "
+        "Who receives the mass where the responses part, after DPO by descent: changes of probability of the chosen, "
+        "the rejected and the largest gainers. What fails on this model: "
         + ("; ".join(f"{row['on the real model']}: {row['measured']:.2g}" for row in rows) or "nothing") + "."
     )  # fmt: skip
 

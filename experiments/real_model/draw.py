@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from experiments.real_model.measure import runs_of
 from experiments.real_model.setup import Setup
@@ -52,7 +53,7 @@ def diagram(setup: Setup, found: Found) -> Figure:
     handles = [
         Line2D([], [], ls="", color=c, marker=m, label=kind) for kind, (c, m) in KINDS.items() if kind in _kinds(runs)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, fontsize=8)
     return figure
 
 
@@ -111,6 +112,7 @@ def layers(setup: Setup, found: Found) -> Figure:
     ax.set_yticks(range(len(kinds)), kinds)
     ax.invert_yaxis()
     ax.set(xlabel="layer, from the input", title="share of the cosine")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(False)
     figure.colorbar(mesh, ax=ax)
     whole = {
@@ -130,7 +132,7 @@ def layers(setup: Setup, found: Found) -> Figure:
     right.set_yticks(range(len(kinds)), [""] * len(kinds))
     right.axvline(0, color="0.3", lw=0.8, ls="-")
     right.set(xlabel="cosine", title="by part of the model")
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=7.5)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     return figure
 
 
@@ -157,7 +159,8 @@ def trainings(setup: Setup, found: Found) -> Figure:
                         run["step"][-1], change[-1, 0], color=f"C{k}", marker="osDv^"[k], ms=4, ls="", clip_on=False
                     )
             ax.axhline(0, color="0.3", lw=0.8, ls="-")
-            ax.set_yscale("symlog", linthresh=1)
+            ax.set_yscale("symlog", linthresh=1, linscale=2)
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             if row == 0:
                 text = f"{pairs['chosen'][pair]} > {pairs['rejected'][pair]}"
                 ax.set_title(f"{run['region'][column]}\n{_clip(text)}", fontsize=8.5)
@@ -166,7 +169,7 @@ def trainings(setup: Setup, found: Found) -> Figure:
         axes[row, 0].set_ylabel(f"{optimizer}\nchange (nats)")
     handles = [Line2D([], [], color=f"C{k}", marker="osDv^"[k], ls="-", label=name) for k, name in enumerate(names)]
     handles += [Line2D([], [], color="0.3", ls=":", label="rejected")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8)
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, fontsize=8)
     return figure
 
 
@@ -185,7 +188,7 @@ def stand_ins(setup: Setup, found: Found) -> Figure:
         ax.axvline(0, color="0.3", lw=0.8, ls="-")
         ax.set(xlabel=f"{name} (signed root)", title="")
     axes[0].set_ylabel(r"fall of the chosen, $\langle g_w, g_l\rangle - |g_w|^2$" + "\n(signed root, nats / rate)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What no theorem promises of a real model: each with its number, the bar that was set for it, and whether it passes."""
+"""What no theorem promises of a real model: each with its number, the bar set for it, and whether it passes."""
 
 from __future__ import annotations
 
