@@ -184,7 +184,12 @@ def look(model: Model, pair: Pair, loss: Loss) -> dict[str, Any]:
     d_w, d_l = (float(d) for d in margin_weights(loss, as_pair(*_known(now, pair))))
     slopes = np.array(first_order_changes(d_w, d_l, a**0.5, b**0.5, c))
     rates = [CHANGE / float(np.max(np.abs(slopes))) * share for share in (1.0, 0.5)]
-    after = [_run(_after, model, pair, chosen, rejected, *(jnp.asarray(r * d) for d in (d_w, d_l))) for r in rates]
+
+    def after(rate: float) -> np.ndarray:
+        up, down = (jnp.asarray(rate * d) for d in (d_w, d_l))
+        return np.asarray(_run(_after, model, pair, chosen, rejected, up, down), float)
+
+    before = after(0.0)  # by the same program: another one rounds otherwise, by more than a small step
     last, plain, normalised = _run(_last_layer, model, pair, states)
     feed = {"gate", "up", "down", "feed_norm"}
     lengths = pair.lengths.tolist()
@@ -197,7 +202,7 @@ def look(model: Model, pair: Pair, loss: Loss) -> dict[str, Any]:
             "feed_forward": sum(x for name, x in layers.items() if name in feed).tolist(),
         },
         "rates": rates, "predicted": [(r * slopes).tolist() for r in rates],
-        "measured": [(np.asarray(x, float) - now).tolist() for x in after],
+        "measured": [(after(rate) - before).tolist() for rate in rates],
         "last": [float(last[0, 0]), float(last[1, 1]), float(last[0, 1])],
         "ches": float(plain), "ches_normalised": float(normalised),
     }  # fmt: skip
@@ -298,11 +303,6 @@ def train_pair(
 def _first_choice(config: Config, params: Any, pair: Pair, place: Any) -> Array:
     """Log-probabilities (V,) of the next token where the two responses part."""
     return jax.nn.log_softmax(logits(params, response_states(config, params, pair)[0, place]))
-
-
-def first_state(model: Model, pair: Pair) -> np.ndarray:
-    """The hidden state (width,) from which both responses' first different tokens are predicted."""
-    return np.asarray(_run(response_states, model, pair)[0, first_difference(pair)])
 
 
 OPTIMIZERS: dict[str, Any] = {"gradient descent": optax.sgd, "RMSProp": optax.rmsprop}
