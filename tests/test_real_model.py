@@ -107,13 +107,6 @@ def test_a_verdict_lasts_until_the_first_turn():
     assert findings.fell({"history": history}).tolist() == [[False, False, False]]
 
 
-def test_slopes_lose_the_second_order():
-    """Changes r s + r^2 q at the rates r and r / 2: s is found exactly."""
-    s, q, r = np.array([[2.0, -3.0]]), np.array([[0.7, 0.1]]), np.array([[0.1, 0.05]])
-    measured = r[..., None] * s[:, None] + r[..., None] ** 2 * q[:, None]
-    np.testing.assert_allclose(findings.slopes({"measured": measured, "rates": r}), s, rtol=1e-12)
-
-
 def test_a_wrong_prediction_is_a_claim_that_does_not_hold():
     """Chosen and rejected swapped in what was measured: the signs and the changes say so."""
     grams = [fake(0.8, 0.9), fake(1, 0.1), fake(1.2, 0.3), fake(2, 0.8)]

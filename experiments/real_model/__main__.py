@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import Check, Experiment, Verdicts, agrees, main, measured
-from experiments.real_model.findings import findings, slopes
+from experiments.real_model.findings import findings
 from experiments.real_model.measure import MEND, STAGES, TRAININGS, runs_of
 from experiments.real_model.setup import Setup
 from sandbox.measures import Case
@@ -40,12 +40,12 @@ BORROWED = {
 def claims(setup: Setup, found: Found) -> Iterator[Check]:
     """What the steps say of the statements, to first order."""
     runs, trained = found["pairs"], found["trainings"]
-    slope, predicted = slopes(runs), runs["predicted"][:, 0] / runs["rates"][:, :1]
+    slope, predicted = (runs[name][:, 0] / runs["rates"][:, :1] for name in ("measured", "predicted"))
     unit = np.abs(predicted).max(axis=1, keepdims=True)
-    why = "shares of the larger change; float32 rounds sums of log-probabilities to 2e-4 nats of steps of 0.05"
-    yield measured(geometry.entangled_changes_of_dpo, slope / unit, predicted / unit, 0.02, why)
+    why = "shares of the larger change: the square of a step of 0.05 nats, and what float32 parameters swallow of it"
+    yield measured(geometry.entangled_changes_of_dpo, slope / unit, predicted / unit, 0.03, why)
     kappa, cosine = runs["kappa"][TRAININGS.index("DPO")], runs["cosine"]
-    sure = np.abs(predicted) > 0.02 * unit  # below, the tolerance of the changes decides
+    sure = np.abs(predicted) > 0.06 * unit  # below, the tolerance of the changes decides
     why = "exact signs, where the predicted change exceeds what the measured one may be off"
     rises, falls = slope[:, 0] > 0, slope[:, 1] < 0
     yield agrees(geometry.chosen_rises_iff_kappa_exceeds_cosine, (cosine < kappa)[sure[:, 0]], rises[sure[:, 0]], why)
@@ -57,11 +57,11 @@ def claims(setup: Setup, found: Found) -> Iterator[Check]:
     fourth = (~rises & ~falls)[both]
     yield agrees(geometry.case_four_is_empty, np.zeros_like(fourth), fourth, why)
     rows = [i for i, (optimizer, name) in enumerate(runs_of(setup)) if (optimizer, name) == ("gradient descent", MEND)]
-    first = np.diff(trained["history"][rows][:, :, :2], axis=2)[:, :, 0].reshape(-1, 2)
-    right = (first[:, 0] > 0) & (first[:, 1] < 0)
-    yield agrees(
-        models.normalised_gradients_never_entangle, np.ones_like(right), right, "the first steps of the mend's descent"
-    )
+    if rows:  # the mend may be left out
+        first = np.diff(trained["history"][rows][:, :, :2], axis=2)[:, :, 0].reshape(-1, 2)
+        right = (first[:, 0] > 0) & (first[:, 1] < 0)
+        why = "the first steps of the mend's descent"
+        yield agrees(models.normalised_gradients_never_entangle, np.ones_like(right), right, why)
 
 
 def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, Any, str]]:

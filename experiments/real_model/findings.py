@@ -36,12 +36,6 @@ class Finding(NamedTuple):
         }
 
 
-def slopes(runs: Mapping[str, Any]) -> np.ndarray:
-    """Changes (pairs, 2) per unit of step, from two steps: what is left is of the third order."""
-    whole, half = runs["measured"][:, 0], runs["measured"][:, 1]
-    return (4 * half - whole) / runs["rates"][:, :1]
-
-
 def lasted(setup: Setup, run: Mapping[str, Any]) -> np.ndarray:
     """Steps (runs, trained) for which the chosen went on moving the way it first did; all, if it always did."""
     change = np.diff(run["history"][..., 0], axis=-1)
@@ -73,7 +67,7 @@ def _of_steps(runs: Mapping[str, Any]) -> list[Finding]:
     found = [
         Finding("a step of 0.05 nats is foreseen to within 2 %", _share(gaps[:, 0] <= 0.02 * largest[:, 0]), 0.95, n),
         Finding(
-            "half the step leaves less than half the gap (a quarter, but for rounding)",
+            "half the step leaves less than half the gap (second order: a quarter)",
             _share(gaps[:, 1] <= gaps[:, 0] / 2), 0.8, n,
         ),
         Finding("CHES ranks the fall of the chosen (Spearman)", _rank(runs["ches"], fall), 0.5, n),
