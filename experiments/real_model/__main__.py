@@ -77,7 +77,8 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
         + says(geometry.chosen_rises_iff_kappa_exceeds_cosine)
     )  # fmt: skip
     yield "first_order", draw.first_order(setup, found), (
-        "Left: changes by one step of DPO, at two step sizes. Right: by how much they miss the prediction.\n"
+        "Left: changes by one step of DPO, at two step sizes. Right: by how much they miss the prediction, "
+        "markers as in the diagram.\n"
         + says(geometry.entangled_changes_of_dpo)
     )  # fmt: skip
     yield "layers", draw.layers(setup, found), (

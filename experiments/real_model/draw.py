@@ -214,9 +214,10 @@ def mass(setup: Setup, found: Found) -> Figure:
         text = f"{pairs['chosen'][trained[k]]} > {pairs['rejected'][trained[k]]}"
         ax.set_title(f"{run['region'][k]}\n{_clip(text)}", fontsize=8.5)
         ax.set_xlabel("change of probability")
+        ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.grid(axis="y", visible=False)
     return figure
 
 
-def _clip(text: str, length: int = 40) -> str:
+def _clip(text: str, length: int = 28) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
