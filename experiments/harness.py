@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from inspect import signature
@@ -46,13 +46,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "Check", "Experiment", "Report", "Row", "Verdicts", "agrees", "along", "constant", "drift", "knob", "main",
+    "Check", "Experiment", "Report", "Row", "Verdicts", "agrees", "along", "constant", "drift", "host", "knob", "main",
     "measured", "refuted", "word_of",
 ]  # fmt: skip
 
 Drawings = Iterable[tuple[str, "Figure", str]]
 Files = Iterable[tuple[str, Callable[[Path], object]]]
 SMALL = 1000  # numbers of an array that goes into the record without being asked for
+
+
+def host(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a stage of ``measure`` that runs programs of its own, one by one: it is called, not compiled as a whole."""
+    stage.on_host = True  # type: ignore[attr-defined]
+    return stage
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ class Experiment:
     series(measured): what numbers.json keeps; by default each array of at most 1,000 numbers.
     user: a frozen dataclass of knobs for the user's own data; if one of its flags is given, report(setup, user, key) is
     made instead of all this.
+    borrowed: by phenomenon the theorems it is held against, where it has no theory of its own but tries other ones'.
+    findings(setup, measured): what no theorem promises, one mapping a row; printed, and kept in the record.
 
     Raises ValueError for fields without help, flags that clash, or a user without a report.
     """
@@ -148,6 +156,8 @@ class Experiment:
     series: Callable[..., Mapping[str, Any]] | None = None
     user: type | None = None
     report: Callable[..., Report] | None = None
+    borrowed: Mapping[str, Sequence[Theorem]] | None = None
+    findings: Callable[..., Sequence[Mapping[str, Any]]] | None = None
 
     def __post_init__(self) -> None:
         _flags.check_fields(self.name, (_flags.Run, self.setup, self.user))
@@ -194,24 +204,31 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
 
 def _run(experiment: Experiment, options: _flags.Options) -> int:
     setup, folder = options.setup, options.folder
-    theorems = theory.theorems(experiment.name)
+    stated = experiment.borrowed or {experiment.name: theory.theorems(experiment.name)}
     with _terminal.progress(len(experiment.stages) + 3) as begin:
         finished = _record.Partial(folder, setup, options.run.seed, experiment.stages)
         first = jax.process_index() == 0  # the process that proves, draws and writes; others help with its sweeps
-        with _ledger.ahead(experiment.name) if first else nullcontext():
+        with ExitStack() as provers:
+            for phenomenon in stated if first else ():
+                provers.enter_context(_ledger.ahead(phenomenon))
             found = _measure(experiment, options, finished, begin)
             if not first:
                 return 0
             begin("proofs")
-        proofs = _ledger.verdicts(experiment.name)
+        known = {phenomenon: _ledger.verdicts(phenomenon) for phenomenon in stated}
+        proofs = {t: known[phenomenon][t.name] for phenomenon, some in stated.items() for t in some}
         begin("claims")
-        verdicts = _joined(theorems, proofs, experiment.claims(setup, found))
+        verdicts = _joined(proofs, experiment.claims(setup, found))
+        findings = [] if experiment.findings is None else experiment.findings(setup, found)
         series = _small(found) if experiment.series is None else experiment.series(found)
         begin("figures")
         record = _frame(experiment, options) | {"claims": [_said(row) for row in verdicts]}
+        record |= {"findings": findings} if findings else {}
         files = _write(options, record | {"series": series}, experiment.draw(setup, found, verdicts))
         finished.remove()
     _terminal.print_verdicts(verdicts.rows)
+    if findings:
+        _terminal.print_table(findings)
     _print_files(folder, files)
     return 0 if all(row.holds for row in verdicts) else 1
 
@@ -248,6 +265,8 @@ def _measure(
             if "sweep" in signature(function).parameters:
                 with _record.writing(options.folder):
                     measured = function(setup, key, _sweeping(stage, setup, finished, begin, program))
+            elif getattr(function, "on_host", False):
+                measured = function(setup, key)
             else:
                 measured = _programs.run(partial(function, setup), key, made_of=f"{stage} {setup}", **program)
             arrays = {name: np.asarray(x) for name, x in measured.items()}
@@ -272,13 +291,13 @@ def _sweeping(
     return numbered
 
 
-def _joined(theorems: Sequence[Theorem], proofs: Mapping[str, _ledger.Proof], checks: Iterable[Check]) -> Verdicts:
-    made: dict[Theorem, list[Check | None]] = {theorem: [] for theorem in theorems}
+def _joined(proofs: Mapping[Theorem, _ledger.Proof], checks: Iterable[Check]) -> Verdicts:
+    made: dict[Theorem, list[Check | None]] = {theorem: [] for theorem in proofs}
     for check in checks:
         if check.theorem not in made:
             raise ValueError(f"{check.theorem.id} is none of the theorems of this experiment")
         made[check.theorem].append(check)
-    return Verdicts(tuple(Row(t, proofs[t.name], check) for t, found in made.items() for check in found or [None]))
+    return Verdicts(tuple(Row(t, proofs[t], check) for t, found in made.items() for check in found or [None]))
 
 
 # -- the record --------------------------------------------------------------------------------------------------------

@@ -124,13 +124,14 @@ _EXTRAS = {
 }  # fmt: skip
 
 
-def read_pairs(path: str | os.PathLike[str]) -> list[TextPair]:
+def read_pairs(path: str | os.PathLike[str], prompt: Callable[[Any], str] | None = None) -> list[TextPair]:
     """Read preference pairs from a file of JSON lines, one object {"prompt", "chosen", "rejected"} a line.
 
     Each field is a string or a list of messages {"role", "content"}. Where both responses are lists that begin with the
     same conversation, it must repeat the prompt, and is dropped; what remains starts with the assistant. The text of
     messages is their contents, with "role: " before those of a prompt and those after a response's first. Blank lines
-    are skipped, and so are fields that say nothing about the pair: an id, a score, a source ...
+    are skipped, and so are fields that say nothing about the pair: an id, a score, a source ... ``prompt`` makes the
+    text of a prompt, from a string or a list of (role, content), otherwise: a model's chat template, say.
 
     Raises ValueError that lists every bad line with its number: broken JSON or UTF-8, a field that is missing, unknown
     or of another type, an empty response, equal responses. FileNotFoundError if there is no such file.
@@ -141,7 +142,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[TextPair]:
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
-                    pairs.append(_parse(text))
+                    pairs.append(_parse(text, prompt or _text))
             except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
                 errors.append(f"  line {number}: {error}")
     if errors:
@@ -151,7 +152,7 @@ def read_pairs(path: str | os.PathLike[str]) -> list[TextPair]:
     return pairs
 
 
-def _parse(line: str) -> TextPair:
+def _parse(line: str, prompt_text: Callable[[Any], str]) -> TextPair:
     try:
         record = json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
@@ -168,7 +169,7 @@ def _parse(line: str) -> TextPair:
     prompt, chosen, rejected = (values[name] for name in _FIELDS)
     if isinstance(chosen, list) and isinstance(rejected, list):
         chosen, rejected = _drop_conversation(prompt, chosen, rejected)
-    pair = TextPair(_text(prompt), _response("chosen", chosen), _response("rejected", rejected))
+    pair = TextPair(prompt_text(prompt), _response("chosen", chosen), _response("rejected", rejected))
     if pair.chosen == pair.rejected:
         raise ValueError("chosen and rejected are the same")
     return pair

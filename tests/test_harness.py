@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from experiments import _flags, _terminal
-from experiments.harness import Report, knob, main
+from experiments.harness import Experiment, Report, along, host, knob, main
 from sandbox.tolerances import identity
 from tests.toy import THEOREMS, TOY, Setup, User, record, square_of_a_sum
 from theory import _ledger
@@ -216,6 +217,42 @@ def test_quick_is_derived_and_flags_win():
 def test_only_the_default_run_goes_to_the_committed_figures(argv, place):
     assert options(*argv).folder == Path(__file__).parents[1] / place
     assert options(*argv, "--out", "x").folder == Path("x/toy")
+
+
+def test_an_experiment_without_a_theory_borrows_theorems_and_has_findings(run, tmp_path, capsys):
+    """Only the borrowed ones are in the table; a stage on the host is called as it is; what fails is no failure."""
+    seen = []
+
+    @host
+    def eager(setup, key):
+        seen.append(isinstance(key, jax.core.Tracer))
+        return {"x": np.ones((2, 3)), "y": np.zeros((2, 3))}
+
+    def claims(setup, m):
+        yield along(square_of_a_sum, x=m["points"]["x"], y=m["points"]["y"])
+
+    def draw(setup, m, verdicts):
+        return iter(())
+
+    def findings(setup, m):
+        return [{"says": "x is 2", "measured": float(m["points"]["x"].mean()), "holds": "NO"}]
+
+    borrows = Experiment(
+        "other",
+        __doc__,
+        Setup,
+        {"points": eager},
+        claims,
+        draw,
+        borrowed={"toy": (square_of_a_sum,)},
+        findings=findings,
+    )
+    assert run(experiment=borrows) == 0
+    assert seen == [False]
+    said = json.loads((tmp_path / "other/numbers.json").read_text())
+    assert [claim["id"] for claim in said["claims"]] == [square_of_a_sum.id]
+    assert said["findings"] == [{"says": "x is 2", "measured": 1.0, "holds": "NO"}]
+    assert "x is 2" in capsys.readouterr().out
 
 
 def test_what_the_user_gives_is_reported_instead(run, tmp_path, capsys):

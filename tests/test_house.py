@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("sandbox", "theory", "experiments")
 LAYERS = ("sandbox.algebra", "sandbox", "theory", "experiments", "tests")  # each may import those before it
+BORROWING = {"real_model"}  # experiments that try the theorems of other phenomena and have none of their own
 SHARED = {"harness"}  # what experiments may import of one another's package; so may any name that begins with _
 
 FIGURES = (
@@ -117,7 +118,7 @@ def phenomena() -> list[str]:
 def test_every_phenomenon_is_in_five_places():
     missing = [
         pattern
-        for name in phenomena()
+        for name in [*phenomena(), *BORROWING]
         for pattern in (
             f"experiments/{name}",
             f"tests/test_{name}*.py",
@@ -132,7 +133,7 @@ def test_every_phenomenon_is_in_five_places():
 
 def test_nothing_stands_without_its_theory():
     """An orphan folder of figures, notebook or experiment is a misspelt name."""
-    known = {*phenomena(), *SHARED}
+    known = {*phenomena(), *BORROWING, *SHARED}
     folders = {path.name for path in (ROOT / "paper_figures").glob("*") if path.is_dir()}
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("[!_]*.py")}
     experiments = {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")}

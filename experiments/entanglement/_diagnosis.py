@@ -35,7 +35,10 @@ Loss = Callable[[PairLogProbs], Any]
 
 
 class Step(NamedTuple):
-    """Changes of log-probability (N, 2) in nats, of the chosen and the rejected, by one step of gradient descent."""
+    """Changes of log-probability (N, 2) in nats, of the chosen and the rejected, by one step of gradient descent.
+
+    ``learning_rate`` is one number, or one a pair (N,).
+    """
 
     learning_rate: Any
     predicted: Any
@@ -50,7 +53,7 @@ class Found(NamedTuple):
     products: GradientProducts
     weights: tuple[Any, Any]  # d_w, d_l
     alone: Step  # each pair, by a step on itself
-    batch: Step  # each pair, by a step on the mean over all
+    batch: Step | None  # each pair, by a step on the mean over all
     shares: Any  # by each token, of the inner product (N, 2, T)
 
 

@@ -27,8 +27,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import _terminal
+from experiments._language import CHANGE
+from experiments.entanglement import _model
 from experiments.entanglement._data import lines_with_pairs, loss_named, read_gradients
 from experiments.entanglement._diagnosis import Found, diagnose, from_gradients, from_text
+from experiments.entanglement._model import from_model
 from experiments.harness import Report, knob
 from sandbox.measures import Case
 from sandbox.preferences import END, TextPair, read_pairs, tokenize
@@ -55,6 +58,10 @@ class User:
     gradients: Path | None = knob(
         None, ".npz with the arrays chosen and rejected, gradients of your own model, one row a pair"
     )
+    model: str | None = knob(
+        None, "a language model for the pairs in place of the toy: smollm2, tiny (random), or a GGUF file of your own"
+    )
+    template: str | None = knob(None, "the text around a prompt, with {prompt} in it, in place of the file's template")
     loss: str = knob("dpo", "the loss, by its name in sandbox.losses")
     constants: tuple[str, ...] = knob(
         (), "constants of the loss, as in: beta=0.1 gamma=0.5; those left out are those of its paper"
@@ -78,6 +85,8 @@ def diagnosis(given: User, key: Array) -> dict[str, Any]:
     """The record of the user's data, pairs sorted by how much they hurt; errors as ``report``."""
     if (given.pairs is None) == (given.gradients is None):
         raise ValueError("pairs, gradients: give one of them")
+    if (given.pairs is None and (given.model or given.template)) or (given.template and not given.model):
+        raise ValueError("model needs pairs, and template a model")
     if given.loss_steps < 0:
         raise ValueError(f"loss_steps = {given.loss_steps}: must be at least 0")
     loss = loss_named(given.loss, given.constants)
@@ -88,6 +97,8 @@ def diagnosis(given: User, key: Array) -> dict[str, Any]:
         source = {"file": given.gradients.name, "id": "row", "policy": "your own model"}
     else:
         path = EXAMPLE if str(given.pairs) == "example" and not Path("example").exists() else Path(str(given.pairs))
+        if given.model is not None:
+            return _in_a_model(given, path, loss, key)
         texts = read_pairs(path)
         found = from_text(texts, loss, given.loss_steps, key)
         rows = [
@@ -97,6 +108,19 @@ def diagnosis(given: User, key: Array) -> dict[str, Any]:
         policy = f"a small network, fine-tuned on the chosen, then {given.loss_steps} steps of {given.loss}"
         source = {"file": path.name, "id": "line", "policy": policy}
     return {**source, "loss": given.loss, "constants": loss.keywords, **_numbers(rows, found)}
+
+
+def _in_a_model(given: User, path: Path, loss: Any, key: Array) -> dict[str, Any]:
+    made_of = f"{given.loss} {loss.keywords}"
+    found, more, stand_ins = from_model(path, str(given.model), given.template, loss, made_of, given.loss_steps, key)
+    rows = [
+        {"id": line, "chosen": pair.chosen, "rejected": pair.rejected, **row}
+        for line, pair, row in zip(lines_with_pairs(path), read_pairs(path), more, strict=True)
+    ]
+    policy = f"the language model {Path(str(given.model)).name}, its own reference"
+    source = {"file": path.name, "id": "line", "policy": policy, "model": Path(str(given.model)).name}
+    numbers = _numbers(rows, found)
+    return {**source, "loss": given.loss, "constants": loss.keywords, "stand_ins": stand_ins, **numbers}
 
 
 # -- the record --------------------------------------------------------------------------------------------------------
@@ -109,15 +133,17 @@ def _numbers(rows: list[dict[str, Any]], found: Found) -> dict[str, Any]:
     for name, both in (
         ("predicted", alone.predicted),
         ("measured", alone.measured),
-        ("batch_predicted", found.batch.predicted),
-        ("batch_measured", found.batch.measured),
+        ("batch_predicted", found.batch and found.batch.predicted),
+        ("batch_measured", found.batch and found.batch.measured),
         ("moved", found.moved),
         ("logp", found.log_probs),
     ):
         for k, side in enumerate(SIDES):
             columns[f"{name}_{side}"] = [None] * len(rows) if both is None else both[:, k]
     predicted = np.asarray(alone.predicted)
-    columns["hurt"] = np.maximum(-predicted[:, 0], predicted[:, 1])
+    rates = np.broadcast_to(np.asarray(alone.learning_rate, float), len(rows))
+    common = float(rates.min())  # pairs are compared at one learning rate, whatever each was tried at
+    columns["hurt"] = np.maximum(-predicted[:, 0], predicted[:, 1]) * (common / np.where(rates > 0, rates, 1))
     cases = [CASES[Case(c)] for c in columns.pop("case").tolist()]
     numbers = {name: [x if x is None else float(x) for x in column] for name, column in columns.items()}
     pairs = [
@@ -134,8 +160,8 @@ def _numbers(rows: list[dict[str, Any]], found: Found) -> dict[str, Any]:
         most = step[:, None] * np.stack([products.norm_chosen, products.norm_rejected], axis=1)
         gap = {"nats": float(gaps.max()), "share": float(np.max(gaps / np.where(most > 0, most, 1)))}
     return {
-        "learning_rate": float(alone.learning_rate),
-        "batch_learning_rate": float(found.batch.learning_rate),
+        "learning_rate": common,
+        "batch_learning_rate": None if found.batch is None else float(found.batch.learning_rate),
         "cases": {name: cases.count(name) for name in CASES.values()},
         "gap": gap,
         "pairs": sorted(pairs, key=lambda pair: -pair["hurt"]),
@@ -204,14 +230,22 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     """What the numbers mean, and how far to trust them."""
     pairs, counts, text = record["pairs"], record["cases"], record["gap"] is not None
     unit = "thousandths of a nat" if text else "nats for a learning rate of one"
-    elsewhere = sum(p["case"] == "ideal" and p["batch_predicted_chosen"] < 0 for p in pairs)
     lines = [
         f"{record['file']}, next step of {record['loss']}: of {len(pairs)} pairs "
         + ", ".join(f"{n} {case}" for case, n in counts.items() if n)
-        + f". Changes in {unit} by a step on the pair alone; batch: by a step on the mean of all, in which the chosen "
-        f"of {elsewhere} ideal pairs falls. Sorted by the larger of fall of the chosen and rise of the rejected."
+        + f". Changes in {unit} by a step on the pair alone"
+        + _batch_note(record)
+        + ". Sorted by the larger of fall of the chosen and rise of the rejected"
+        + (", at one learning rate." if "model" in record else ".")
     ]
-    if text:
+    if "model" in record:
+        nats, share = record["gap"]["nats"], record["gap"]["share"]
+        lines.append(
+            f"Predicted and measured differ by {nats:.2g} nats at most, {share:.1%} of what a step of that length can "
+            f"do; a step changes the response that moves most by {CHANGE:g} nats. The policy is {record['policy']}."
+        )
+        lines += _model.notes(record)
+    elif text:
         nats, share = record["gap"]["nats"], record["gap"]["share"]
         lines.append(
             f"Predicted and measured differ by {nats:.2g} nats at most, {share:.1%} of what a step of that length can "
@@ -226,6 +260,13 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     if len(pairs) > SHOWN:
         lines.append(f"The worst {SHOWN} of {len(pairs)} pairs; all are in numbers.json.")
     return lines
+
+
+def _batch_note(record: Mapping[str, Any]) -> str:
+    if record["batch_learning_rate"] is None:
+        return ""
+    elsewhere = sum(p["case"] == "ideal" and p["batch_predicted_chosen"] < 0 for p in record["pairs"])
+    return f"; batch: by a step on the mean of all, in which the chosen of {elsewhere} ideal pairs falls"
 
 
 def _clip(text: str, length: int = 40) -> str:
