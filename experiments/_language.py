@@ -189,7 +189,7 @@ def look(model: Model, pair: Pair, loss: Loss) -> dict[str, Any]:
         up, down = (jnp.asarray(rate * d) for d in (d_w, d_l))
         return np.asarray(_run(_after, model, pair, chosen, rejected, up, down), float)
 
-    before = after(0.0)  # by the same program: another one rounds otherwise, by more than a small step
+    before = after(0.0)  # by the same program, so that its rounding drops out
     last, plain, normalised = _run(_last_layer, model, pair, states)
     feed = {"gate", "up", "down", "feed_norm"}
     lengths = pair.lengths.tolist()

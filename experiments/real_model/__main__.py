@@ -42,7 +42,7 @@ def claims(setup: Setup, found: Found) -> Iterator[Check]:
     runs, trained = found["pairs"], found["trainings"]
     slope, predicted = (runs[name][:, 0] / runs["rates"][:, :1] for name in ("measured", "predicted"))
     unit = np.abs(predicted).max(axis=1, keepdims=True)
-    why = "shares of the larger change: the square of a step of 0.05 nats, and what float32 parameters swallow of it"
+    why = "shares of the larger change: the square of a step of 0.05 nats, and rounding in float32"
     yield measured(geometry.entangled_changes_of_dpo, slope / unit, predicted / unit, 0.03, why)
     kappa, cosine = runs["kappa"][TRAININGS.index("DPO")], runs["cosine"]
     sure = np.abs(predicted) > 0.06 * unit  # below, the tolerance of the changes decides
