@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from jax import Array
-from scipy.stats import spearmanr
 
 from experiments import _language
 from experiments.entanglement._diagnosis import Found, Loss, Step, from_text, predict
 from sandbox.language_model import load
 from sandbox.measures import GradientProducts, first_order_changes
 from sandbox.preferences import read_pairs
+from sandbox.statistics import rank_correlation
 
 SHOWN = 3  # layers and tokens that are named
 
@@ -103,7 +103,7 @@ def stand_ins(found: Sequence[Mapping[str, Any]], products: GradientProducts, to
 def _rank(score: np.ndarray, truth: np.ndarray) -> float | None:
     if len(score) < 3 or np.ptp(score) == 0 or np.ptp(truth) == 0:
         return None
-    return float(spearmanr(score, truth).statistic)
+    return float(rank_correlation(score, truth))
 
 
 def notes(record: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from experiments.preference_rankings.measure import BETAS, ERRORS, GAMMAS, MARKED, MIXES
 from experiments.preference_rankings.setup import Setup
@@ -114,7 +114,7 @@ def accuracy_against_loss(setup: Setup, measured: Measured) -> Figure:
     figure, ax = plt.subplots(figsize=(5.2, 3.3))
     loss = np.linspace(0.02, np.log(2), 300)
     for spread, style in ((setup.spread / 4, "--"), (setup.spread, "-"), (setup.spread * 2, "-.")):
-        law = norm(setup.offset, spread).cdf(rankings.margin_at_loss(loss, beta=setup.beta))
+        law = ndtr((rankings.margin_at_loss(loss, beta=setup.beta) - setup.offset) / spread)
         colour = "black" if style == "-" else "0.55"
         ax.plot(loss, law, color=colour, ls=style, lw=1.6 if style == "-" else 1.1)
         at, up, side = {0.25: (0.31, 0.02, "right"), 1: (0.2, 0.05, "right"), 2: (0.2, -0.045, "center")}[

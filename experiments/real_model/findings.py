@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from experiments.real_model.measure import runs_of
 from experiments.real_model.setup import Setup
 from sandbox.measures import Case
+from sandbox.statistics import rank_correlation
 
 Found = Mapping[str, Mapping[str, Any]]
 
@@ -137,4 +137,4 @@ def _balanced(said: np.ndarray, true: np.ndarray) -> float:
 def _rank(score: np.ndarray, truth: np.ndarray) -> float:
     if np.ptp(score) == 0 or np.ptp(truth) == 0:
         return 0.0  # blind: it puts no pair before another
-    return float(spearmanr(score, truth).statistic)
+    return float(rank_correlation(score, truth))

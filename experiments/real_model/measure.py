@@ -20,6 +20,7 @@ from sandbox.losses import LOSSES
 from sandbox.losses import margin_weights as weights_of
 from sandbox.measures import Case, case, first_order_changes, kappa
 from sandbox.preferences import TextPair, read_pairs
+from sandbox.statistics import rank_correlation
 
 SHIPPED = Path(__file__).with_name("pairs.jsonl")
 REGIONS = (Case.BOTH_FALL, Case.IDEAL, Case.BOTH_RISE)
@@ -169,8 +170,6 @@ def _mass(model: Model, pair: Pair, before: np.ndarray, after: np.ndarray) -> di
     peak: did the most probable other token gain (the squeezing account)? aligned: rank correlation, over the ``TOP``
     tokens but the two, of the gain in log-probability with <W_z, W_w - W_l> (the displacement account).
     """
-    from scipy.stats import spearmanr
-
     place = _language.first_difference(pair)
     w, l = (int(pair.target[k, place]) for k in (0, 1))
     gained = np.exp(after) - np.exp(before)
@@ -182,7 +181,7 @@ def _mass(model: Model, pair: Pair, before: np.ndarray, after: np.ndarray) -> di
     return {
         "gainers": [model.decode([z]) for z in top], "mass": [float(gained[z]) for z in (w, l, *top)],
         "peak": model.decode([peak]), "peak_gain": float(after[peak] - before[peak]),
-        "aligned": float(spearmanr(along, (after - before)[others]).statistic),
+        "aligned": float(rank_correlation(along, (after - before)[others])),
         "rejected_share": float(np.exp(before[l])),
     }  # fmt: skip
 
