@@ -8,9 +8,10 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ FORMATS: dict[str, dict[str, Any]] = {  # each with what would differ from run t
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
 }
+Job = tuple["Figure", float, list[Path]]  # with the caption's height, and the files
 _SIZE, _LEADING, _PAD = 7.0, 1.35, 5.0  # of a caption's letters, lines and margin, points (lines: of the letters' size)
 
 
@@ -89,53 +91,63 @@ def _lay_out(figure: Figure) -> None:
 
 
 class Drawers:
-    """Saves figures, from the second on with one process more, where there is a processor for it: ``write``, ``wait``.
+    """Saves figures, with one process more where there is a processor for it: ``write`` each, and then ``wait``.
 
-    Half of a short run is drawing, which is Python on one processor.
+    Half of a short run is drawing, which is Python on one processor. The other process takes the figures from the
+    first one on while the later ones are still made; this one takes them from the end.
     """
 
     def __init__(self, quick: bool = False) -> None:
         self._quick, self._thread = quick, ThreadPoolExecutor(1)
         self._second: subprocess.Popen[bytes] | None = None
-        self._drawing: tuple[Future[None], tuple[Figure, float, list[Path]]] | None = None
-        self._begun = 0
+        self._jobs: deque[Job] = deque()
+        self._left: deque[Job] = deque()  # what the other process could not draw
+        self._taken: list[Future[None]] = []
 
     def __enter__(self) -> Drawers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._jobs.clear()
         self._end()
         self._thread.shutdown()
 
     def write(self, figure: Figure, below: float, kinds: Sequence[str], path: Path) -> None:
-        """As the function ``write``, in each of the formats, beside ``path``; it may be done only after ``wait``.
+        """As the function ``write``, in each of the formats, beside ``path``; it is done only after ``wait``.
 
         One process draws all formats of a figure, in their order: a figure that was drawn before may come out
         differently in the last digits, and a run must leave the same bytes whichever process was free.
         """
-        self._begun += 1
-        paths = [path.absolute().with_suffix(f".{kind}") for kind in kinds]
-        idle = self._drawing is None or self._drawing[0].done()
-        if self._begun > 1 and idle and (os.cpu_count() or 1) > 1:
-            try:
-                job = pickle.dumps((figure, below, paths))
-            except (AttributeError, TypeError, pickle.PicklingError):  # a function inside that has no name, say
-                return _write_all(figure, below, paths)
-            self.wait()
-            self._drawing = self._thread.submit(self._send, job), (figure, below, paths)
-        else:
-            _write_all(figure, below, paths)
+        self._jobs.append((figure, below, [path.absolute().with_suffix(f".{kind}") for kind in kinds]))
+        if (os.cpu_count() or 1) > 1:
+            self._taken.append(self._thread.submit(self._draw_first))
 
     def wait(self) -> None:
         """Return once all is written. Raises what went wrong in the other process."""
-        drawing, self._drawing = self._drawing, None
-        if drawing is None:
-            return
+        while self._jobs:
+            with suppress(IndexError):  # the other process was faster
+                _write_all(*self._jobs.pop())
+        for taken in self._taken:
+            taken.result()
+        self._taken.clear()
+        while self._left:
+            _write_all(*self._left.popleft())
+
+    def _draw_first(self) -> None:
+        job: Job | None = None
         try:
-            drawing[0].result()
-        except (EOFError, BrokenPipeError):  # it was killed, for memory perhaps
+            second = self._started()  # it is there before a figure is taken: this process may draw them all until then
+            job = self._jobs.popleft()
+            self._ask(second, pickle.dumps(job))
+        except IndexError:  # there is none left
+            return
+        except (AttributeError, TypeError, pickle.PicklingError):  # a function inside that has no name, say
+            assert job is not None
+            self._left.append(job)
+        except (EOFError, BrokenPipeError):  # the process was killed, for memory perhaps
             self._end()
-            _write_all(*drawing[1])
+            if job is not None:
+                self._left.append(job)
 
     def _end(self) -> None:
         second, self._second = self._second, None
@@ -143,17 +155,22 @@ class Drawers:
             second.kill()
             second.communicate()
 
-    def _send(self, job: bytes) -> None:
+    def _started(self) -> subprocess.Popen[bytes]:
         if self._second is None:
             program = f"from experiments import _figures; _figures.serve({self._quick})"
             place = Path(__file__).parents[1]
             self._second = subprocess.Popen(
                 [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=place
             )
-        assert self._second.stdin is not None and self._second.stdout is not None
-        self._second.stdin.write(job)
-        self._second.stdin.flush()
-        problem = pickle.load(self._second.stdout)
+            self._ask(self._second, pickle.dumps(None))
+        return self._second
+
+    @staticmethod
+    def _ask(second: subprocess.Popen[bytes], job: bytes) -> None:
+        assert second.stdin is not None and second.stdout is not None
+        second.stdin.write(job)
+        second.stdin.flush()
+        problem = pickle.load(second.stdout)
         if problem is not None:
             raise problem
 
@@ -172,7 +189,8 @@ def serve(quick: bool) -> None:
             except EOFError:
                 return
             try:
-                _write_all(*job)
+                if job is not None:  # the first says only that the process is there
+                    _write_all(*job)
                 problem = None
             except Exception as error:  # it is raised where the figure comes from
                 problem = error

@@ -138,8 +138,9 @@ def test_two_processes_draw_the_same_bytes_as_one(tmp_path: Path, monkeypatch: p
     with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
         for k, figure in enumerate(figures(3)):
             drawers.write(figure, 0.2, KINDS, tmp_path / f"both{k}.png")
+        drawers._taken[0].result()  # the other process has drawn the first
+        assert (tmp_path / "both0.svg").exists()
         drawers.wait()
-        assert drawers._second is not None
         for k, figure in enumerate(figures(3)):
             for kind in KINDS:
                 _figures.write(figure, 0.2, tmp_path / f"one{k}.{kind}")
@@ -152,8 +153,9 @@ def test_what_the_other_process_could_not_write_is_raised_here(tmp_path: Path, m
     monkeypatch.setattr(_figures.os, "cpu_count", lambda: 2)
     with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
         first, second = figures(2)
-        drawers.write(first, 0, ["png"], tmp_path / "good.png")
         drawers.write(second, 0, ["png"], tmp_path / "missing" / "bad.png")
+        drawers.write(first, 0, ["png"], tmp_path / "good.png")
+        assert drawers._taken[0].exception() is not None
         with pytest.raises(FileNotFoundError, match="missing"):
             drawers.wait()
 
@@ -165,10 +167,11 @@ def test_a_figure_that_cannot_be_sent_is_drawn_here(tmp_path: Path, monkeypatch:
         second.axes[0].xaxis.set_major_formatter(lambda x, _: f"{x:g}")
         with pytest.raises((AttributeError, pickle.PicklingError)):
             pickle.dumps(second)
-        for name, figure in (("a.png", first), ("b.png", second)):
+        for name, figure in (("b.png", second), ("a.png", first)):
             drawers.write(figure, 0, ["png"], tmp_path / name)
+        drawers._taken[0].result()
+        assert len(drawers._left) == 1
         drawers.wait()
-        assert drawers._second is None
     assert (tmp_path / "b.png").stat().st_size > 0
 
 
@@ -179,7 +182,9 @@ def test_a_figure_outlives_the_process_that_should_have_drawn_it(
     with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
         for name, figure in zip("abc", figures(3), strict=True):
             drawers.write(figure, 0, ["png"], tmp_path / f"{name}.png")
+            drawers._taken[-1].result()
             if drawers._second is not None:
                 drawers._second.kill()
+        assert len(drawers._left) == 1  # the second; the third one found another process
         drawers.wait()
     assert all((tmp_path / f"{name}.png").stat().st_size > 0 for name in "abc")
