@@ -109,8 +109,12 @@ class Drawers:
 
     def __exit__(self, *_: object) -> None:
         self._jobs.clear()
-        self._end()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        second = self._second
+        if second is not None:
+            second.kill()  # the thread may be waiting for its answer
         self._thread.shutdown()
+        self._end()  # it may have been started since
 
     def write(self, figure: Figure, below: float, kinds: Sequence[str], path: Path) -> None:
         """As the function ``write``, in each of the formats, beside ``path``; it is done only after ``wait``.
