@@ -9,9 +9,9 @@ import subprocess
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,9 +128,8 @@ class Drawers:
 
     def wait(self) -> None:
         """Return once all is written. Raises what went wrong in the other process."""
-        while self._jobs:
-            with suppress(IndexError):  # the other process was faster
-                _write_all(*self._jobs.pop())
+        while job := _popped(self._jobs.pop):
+            _write_all(*job)
         for taken in self._taken:
             taken.result()
         self._taken.clear()
@@ -141,10 +140,9 @@ class Drawers:
         job: Job | None = None
         try:
             second = self._started()  # it is there before a figure is taken: this process may draw them all until then
-            job = self._jobs.popleft()
-            self._ask(second, pickle.dumps(job))
-        except IndexError:  # there is none left
-            return
+            job = _popped(self._jobs.popleft)
+            if job is not None:
+                self._ask(second, pickle.dumps(job))
         except (AttributeError, TypeError, pickle.PicklingError):  # a function inside that has no name, say
             assert job is not None
             self._left.append(job)
@@ -177,6 +175,14 @@ class Drawers:
         problem = pickle.load(second.stdout)
         if problem is not None:
             raise problem
+
+
+def _popped(pop: Callable[[], Job]) -> Job | None:
+    """A job, or None where there is none left: the other process may have taken it a moment ago."""
+    try:
+        return pop()
+    except IndexError:
+        return None
 
 
 def _write_all(figure: Figure, below: float, paths: Iterable[Path]) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.ticker import FuncFormatter
 
 from experiments import _figures, _programs
 from sandbox import measures
@@ -157,6 +158,22 @@ def test_what_the_other_process_could_not_write_is_raised_here(tmp_path: Path, m
         drawers.write(first, 0, ["png"], tmp_path / "good.png")
         assert drawers._taken[0].exception() is not None
         with pytest.raises(FileNotFoundError, match="missing"):
+            drawers.wait()
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_a_figure_that_cannot_be_drawn_is_no_missing_file(
+    cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An IndexError of a drawing is none of the queue's."""
+    monkeypatch.setattr(_figures.os, "cpu_count", lambda: cores)
+    with _figures.style(quick=True), _figures.Drawers(quick=True) as drawers:
+        [figure] = figures(1)
+        figure.axes[0].xaxis.set_major_formatter(FuncFormatter("{2}".format))  # there are two arguments
+        drawers.write(figure, 0, ["png"], tmp_path / "bad.png")
+        for taken in drawers._taken:
+            assert isinstance(taken.exception(), IndexError)
+        with pytest.raises(IndexError, match="index 2"):
             drawers.wait()
 
 

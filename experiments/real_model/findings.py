@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.real_model.measure import runs_of
+from experiments.real_model.measure import MEND, TRAININGS, runs_of
 from experiments.real_model.setup import Setup
 from sandbox.measures import Case
 from sandbox.statistics import rank_correlation
@@ -100,14 +100,14 @@ def _of_trainings(setup: Setup, found: Found) -> list[Finding]:
     made = []
     for optimizer in dict.fromkeys(o for o, _ in runs):
         rows = [i for i, (o, _) in enumerate(runs) if o == optimizer]
-        names = [("DPO", "normalised gradients", "DPO + SFT", "DPOP", "SimPO").index(runs[i][1]) for i in rows]
+        names = [TRAININGS.index(runs[i][1]) for i in rows]
         predicted = cases[names][:, run["pair"]] == Case.BOTH_FALL
         over = f"{predicted.size} trainings"
         agree = _share(predicted == ended[rows])
         made.append(Finding(f"{optimizer}: after {setup.steps} steps the law still says who fell", agree, 0.8, over))
         steps = float(np.median(lasted(setup, run)[rows]))
         made.append(Finding(f"{optimizer}: steps the chosen keeps its first direction", steps, setup.steps / 2, over))
-    mends = [i for i, (_, name) in enumerate(runs) if name == "normalised gradients"]
+    mends = [i for i, (_, name) in enumerate(runs) if name == MEND]
     if mends:
         over = f"{ended[mends].size} trainings"
         made.append(Finding("with normalised gradients the chosen never falls", _share(~ended[mends]), 1.0, over))
