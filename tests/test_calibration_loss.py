@@ -55,6 +55,16 @@ def test_agrees_with_plain_numpy(subsets, weighting):
         assert_close(found, plain.h_loss(p, y, 21, epsilon, subsets, weighting, 5), CLOSE)
 
 
+@pytest.mark.parametrize("weighting", ["ace", "ece"])
+@pytest.mark.parametrize("subsets", SUBSETS)
+def test_an_event_at_an_edge_counts_in_both_bins(subsets, weighting):
+    p = np.array([[0.5, 0.3, 0.2], [0.5, 0.1, 0.4], [0.25, 0.5, 0.25], [0.1, 0.2, 0.7], [0.6, 0.35, 0.05]])
+    y = np.array([0, 2, 1, 2, 1])
+    assert np.array_equal(np.asarray(jnp.exp(logs(p)) == 0.5), p == 0.5)  # no rounding moves them off the edge
+    found = h_loss(logs(p), jnp.asarray(y), window=3, epsilon=0.0, subsets=subsets, weighting=weighting, bins=2)
+    assert_close(found, plain.h_loss(p, y, 3, 0.0, subsets, weighting, 2), CLOSE)
+
+
 def test_a_wrong_reading_would_be_seen():
     """An unsorted order or wrong labels give other numbers on the same case."""
     p, y = case()
