@@ -55,7 +55,7 @@ def small_threshold(p: Any, rejected: Any) -> Any:
 def majority_bound(share: Any) -> Any:
     """Only the top of the others rises, at any impulse, if the rejected response is less likely than this.
 
-    share: the probability of the top among the others, which must be above 1/2.
+    share: the probability of the top among the others; up to 1/2 the bound is not above 0, and nothing is rarer.
     """
     return share * (2 * share - 1) / (2 * (1 - share + share**2))
 
@@ -155,7 +155,7 @@ def squeeze(logits: Array, rejected: Array, impulse: Any) -> Squeeze:
         rises=(p > (psi / impulse)[:, None]) & (is_rejected == 0),
         receiver=top,
         gain=jnp.take_along_axis(change, top[:, None], axis=1)[:, 0],
-        majority=(share > 1 / 2) & (mass < majority_bound(share)),
+        majority=mass < majority_bound(share),
         paid_by_rejected=-jnp.sum(change * is_rejected, axis=1),
         paid_by_innocents=paid,
     )

@@ -100,6 +100,19 @@ def test_descent_is_of_the_loss_it_says():
         assert run.first.shape == (2, model.config.vocabulary)
 
 
+def test_the_mass_goes_to_others_than_the_pair():
+    model = load("tiny")
+    (pair,) = _language.packed(model, [TextPair("?\n", "No", "Yes")], end=False)
+    w, l = (int(pair.target[k, _language.first_difference(pair)]) for k in (0, 1))
+    third, fourth, fifth = [z for z in range(5) if z not in (w, l)][:3]
+    before = np.full(model.config.vocabulary, 1 / model.config.vocabulary)
+    after = before.copy()
+    after[[w, l, third, fourth, fifth]] += [0.009, 0.008, 0.003, 0.005, 0.001]
+    found = measure._mass(model, pair, np.log(before), np.log(after))
+    assert found["gainers"] == [model.decode([z]) for z in (fourth, third, fifth)]
+    np.testing.assert_allclose(found["mass"], [0.009, 0.008, 0.005, 0.003, 0.001], rtol=1e-9)
+
+
 def test_a_verdict_lasts_until_the_first_turn():
     history = np.zeros((1, 3, 5, 2))
     history[0, :, :, 0] = [[0, 1, 2, 3, 4], [0, 1, 2, 1, 5], [0, -1, 0, 1, 2]]

@@ -96,7 +96,7 @@ def draw(setup: Setup, found: Found, verdicts: Verdicts) -> Iterator[tuple[str, 
     rows = [row for row in findings(setup, found) if row["holds"] == "NO"]
     yield "mass", draw.mass(setup, found), (
         "Who receives the mass where the responses part, after DPO by descent: changes of probability of the chosen, "
-        "the rejected and the largest gainers. What fails on this model: "
+        "the rejected and the largest gainers among the others. What fails on this model: "
         + ("; ".join(f"{row['on the real model']}: {row['measured']:.2g}" for row in rows) or "nothing") + "."
     )  # fmt: skip
 

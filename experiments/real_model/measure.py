@@ -165,7 +165,7 @@ def _train(setup: Setup, model: Model, pair: Pair, found: dict[str, Any], optimi
 
 
 def _mass(model: Model, pair: Pair, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
-    """Where the mass went at the place where the responses part: the gainers, and how well two accounts foresee them.
+    """Where the mass went at the place where the responses part: who else gained most, and how two accounts foresee it.
 
     peak: did the most probable other token gain (the squeezing account)? aligned: rank correlation, over the ``TOP``
     tokens but the two, of the gain in log-probability with <W_z, W_w - W_l> (the displacement account).
@@ -177,7 +177,7 @@ def _mass(model: Model, pair: Pair, before: np.ndarray, after: np.ndarray) -> di
     peak = others[0]
     rows = np.asarray(unembedding(model.params))
     along = rows[others] @ (rows[w] - rows[l])
-    top = [int(z) for z in np.argsort(-gained)[:3]]
+    top = [int(z) for z in np.argsort(-gained)[:5] if z not in (w, l)][:3]
     return {
         "gainers": [model.decode([z]) for z in top], "mass": [float(gained[z]) for z in (w, l, *top)],
         "peak": model.decode([peak]), "peak_gain": float(after[peak] - before[peak]),
