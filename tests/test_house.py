@@ -383,3 +383,8 @@ def test_house_style_is_read_whole():
     assert sorted(style) == sorted(keys)
     cycle = style["axes.prop_cycle"].by_key()
     assert len(set(cycle["color"])) == len(set(map(str, cycle["linestyle"]))) == len(cycle["color"])
+
+
+def test_tests_have_the_same_names_in_every_process(request):
+    """An address in one keeps several processes from sharing the tests."""
+    assert not [item.nodeid for item in request.session.items if re.search(r" at 0x[0-9a-f]+", item.nodeid)]

@@ -66,7 +66,11 @@ def test_models_may_have_pairs_of_their_own():
         assert_close(many.params[i], one(starts[i], chosen[i]).params)
 
 
-@pytest.mark.parametrize("loss", [partial(losses.dpo, beta=0.7), losses.simpo, losses.orpo, losses.flex_dpo], ids=str)
+@pytest.mark.parametrize(
+    "loss",
+    [partial(losses.dpo, beta=0.7), losses.simpo, losses.orpo, losses.flex_dpo],
+    ids=["dpo", "simpo", "orpo", "flex_dpo"],
+)
 def test_linear_logits_are_trained_as_by_autodiff(loss):
     """Also what ``record`` is given through ``args``, and a rate and a mask of each model's own."""
     keys = jax.random.split(jax.random.key(0), 3)
