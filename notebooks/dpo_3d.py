@@ -38,6 +38,7 @@ from sandbox.algebra import flow_margin
 from sandbox.dynamics import descent, flow, log_times, train
 from sandbox.losses import PairLogProbs, response_pair
 from sandbox.measures import decay_exponent, fall_from_peak
+from sandbox.sweep import sweep
 from theory.dpo_3d import free, mends, rates, softmax
 from theory.proof import holds, prove
 
@@ -282,7 +283,7 @@ assert gap < 1e-6 and np.all(found["scores"][:, 2:] == 0)
 # %%
 show(mends.flex_dpo_is_dpo_and_cross_entropy, mends.boundaries_of_two_weights)
 show(mends.fate_is_sealed_beyond_the_separatrix, mends.safe_cone_is_never_empty)
-found = {"phase diagram": part(runs.phase), "fates": part(runs.fates)}
+found = {"phase diagram": runs.phase(SETUP, KEY, sweep), "fates": runs.fates(SETUP, KEY, sweep)}
 figure = draw.phase_diagram(SETUP, found)
 clear = np.abs(found["phase diagram"]["slope"][:, 0]) > 1e-5  # the square of the step is less than a tenth of it
 falls = found["phase diagram"]["change"][:, 0] < 0
