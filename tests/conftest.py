@@ -13,6 +13,8 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 
 import jax
 import pytest
@@ -36,6 +38,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],  # its clock is the machine's load, not the test's
 )
 settings.load_profile("house")
+
+
+finished = count(1)  # tests of this worker
 
 
 def claim_of(item: pytest.Item) -> str | None:
@@ -75,6 +80,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"{len(spent)} claims, {mean:.2f} s of processor time each; the slowest")
         for claim, seconds in spent.most_common(10):
             terminalreporter.line(f"{seconds:6.2f} s  {claim}")
+
+
+def mappings() -> int:
+    """How many pieces of memory this process has mapped; 0 where the system does not say."""
+    with suppress(OSError), open("/proc/self/maps", "rb") as pieces:
+        return sum(1 for _ in pieces)
+    return 0
+
+
+def pytest_runtest_logfinish(nodeid: str, location: object) -> None:
+    """Let go of the compiled programs now and then.
+
+    Each takes a few mappings of memory, Linux gives a process 65,530, and a compilation that gets none ends the worker.
+    """
+    if next(finished) % 20 == 0 and mappings() > 10_000:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sandbox import runtime
+from tests import conftest
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,3 +81,13 @@ def test_root_key_is_typed_and_the_same_in_both_precisions():
 def test_seed_that_would_lose_bits_is_refused(seed):
     with pytest.raises(ValueError, match=r"seed: .*2\*\*32"):
         runtime.root_key(seed)
+
+
+def test_a_worker_lets_go_of_its_programs_before_it_runs_out_of_mappings(monkeypatch):
+    program = jax.jit(lambda x: x + 1)
+    for test, mapped, kept in ((20, 9_000, 1), (21, 20_000, 1), (40, 20_000, 0)):
+        program(1.0)
+        monkeypatch.setattr(conftest, "finished", iter([test]))
+        monkeypatch.setattr(conftest, "mappings", lambda mapped=mapped: mapped)
+        conftest.pytest_runtest_logfinish("a test", None)
+        assert program._cache_size() == kept
