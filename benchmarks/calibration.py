@@ -85,8 +85,8 @@ def data():
 
 @jax.jit
 def ece(probs, labels):
-    conf = jnp.max(probs, axis=1)
-    top = calibration.Top(conf, (jnp.argmax(probs, axis=1) == labels).astype(conf.dtype), jnp.ones_like(conf))
+    conf, best = calibration.best_class(probs)
+    top = calibration.Top(conf, (best == labels).astype(conf.dtype), jnp.ones_like(conf))
     return calibration.ece(top, calibration.equal_width_edges(BINS, conf.dtype))
 
 

@@ -28,8 +28,8 @@ from sandbox.calibration.fit import checked
 from sandbox.validate import in_range, whole
 
 __all__ = [
-    "BINS", "METRICS", "Interval", "Top", "bootstrap", "debiased_ece", "ece", "ece_sweep", "folded_normal", "kde_ece",
-    "ks", "metrics", "mmce", "pair_metrics", "top_label",
+    "BINS", "METRICS", "Interval", "Top", "best_class", "bootstrap", "debiased_ece", "ece", "ece_sweep",
+    "folded_normal", "kde_ece", "ks", "metrics", "mmce", "pair_metrics", "top_label",
 ]  # fmt: skip
 
 BINS = 15
@@ -70,36 +70,49 @@ def folded_normal(mean: Any, deviation: Any) -> Array:
 # -- of the top label --------------------------------------------------------------------------------------------------
 
 
+def best_class(scores: Array) -> tuple[Array, Array]:
+    """The largest of each row of scores (N, C) and its class, the first one of a tie: (N,) both, in one pass."""
+
+    def better(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        first = (a[0] > b[0]) | ((a[0] == b[0]) & (a[1] < b[1]))
+        return jnp.where(first, a[0], b[0]), jnp.where(first, a[1], b[1])
+
+    places = lax.broadcasted_iota(jnp.int32, scores.shape, 1)
+    none = jnp.array(-jnp.inf, scores.dtype), jnp.int32(scores.shape[1])
+    largest, place = lax.reduce((scores, places), none, better, (1,))
+    return largest, place
+
+
 def top_label(log_probs: Array, labels: Array, weights: Array) -> Top:
     """Top-label predictions of log_probs (N, C) in the order of confidence."""
-    best = jnp.argmax(log_probs, axis=1)
-    conf = jnp.exp(jnp.max(log_probs, axis=1))
+    largest, best = best_class(log_probs)
+    conf = jnp.exp(largest)
     order = jnp.argsort(conf)
     return Top(conf[order], (best == labels).astype(conf.dtype)[order], weights[order])
 
 
-def _binned(top: Top, index: Array, bins: int) -> tuple[Array, Array, Array]:
-    """Of each bin: weight, and mean acc and conf (0 where empty)."""
-    columns = jnp.stack([top.weights, top.weights * top.acc, top.weights * top.conf], axis=1)
-    mass, acc, conf = bin_sums(index, columns, bins).T
+def _binned(values: Array, weights: Array, edges: Array, *means: Array) -> tuple[Array, ...]:
+    """Of each bin of ``values``: its weight, and the mean of each of ``means`` in it (0 where it is empty)."""
+    columns = jnp.stack([weights, *(weights * x for x in means)], axis=1)
+    mass, *sums = bin_sums(bin_index(values, edges), columns, edges.size + 1).T
     full = jnp.where(mass > 0, mass, 1)
-    return mass, acc / full, conf / full
+    return mass, *(x / full for x in sums)
 
 
 def ece(top: Top, edges: Array, power: int = 1) -> Array:
     """(sum_b w_b |acc_b - conf_b|^power)^(1/power) over the bins between inner ``edges``; w_b: a bin's share."""
-    mass, acc, conf = _binned(top, bin_index(top.conf, edges), edges.size + 1)
-    return jnp.sum(mass * jnp.abs(acc - conf) ** power / jnp.sum(mass)) ** (1 / power)
+    mass, gap = _binned(top.conf, top.weights, edges, top.acc - top.conf)
+    return jnp.sum(mass * jnp.abs(gap) ** power / jnp.sum(mass)) ** (1 / power)
 
 
 def _ace(top: Top, edges: Array) -> Array:
-    mass, acc, conf = _binned(top, bin_index(top.conf, edges), edges.size + 1)
-    return jnp.sum(jnp.abs(acc - conf)) / jnp.sum(mass > 0)
+    mass, gap = _binned(top.conf, top.weights, edges, top.acc - top.conf)
+    return jnp.sum(jnp.abs(gap)) / jnp.sum(mass > 0)
 
 
 def debiased_ece(top: Top, edges: Array) -> Array:
     """2 ECE less the mean of what ECE would be if the bins' gaps were the truth: noise then counts once, not twice."""
-    mass, acc, conf = _binned(top, bin_index(top.conf, edges), edges.size + 1)
+    mass, acc, conf = _binned(top.conf, top.weights, edges, top.acc, top.conf)
     again = folded_normal(acc - conf, jnp.sqrt(acc * (1 - acc) / jnp.where(mass > 0, mass, 1)))
     share = mass / jnp.sum(mass)
     return jnp.sum(share * (2 * jnp.abs(acc - conf) - again))
@@ -187,10 +200,8 @@ def _classwise(probs: Array, hits: Array, weights: Array, edges: Array, power: i
     """ECE (C,) of each class's column, (N, C); weights (N, C), edges (C, B - 1); 0 for a class without weight."""
 
     def of(p: Array, o: Array, w: Array, edges: Array) -> Array:
-        columns = jnp.stack([w, w * (o - p)], axis=1)
-        mass, gap = bin_sums(bin_index(p, edges), columns, edges.size + 1).T
-        full = jnp.where(mass > 0, mass, 1)
-        return jnp.sum(mass * jnp.abs(gap / full) ** power / jnp.maximum(jnp.sum(w), 1e-9)) ** (1 / power)
+        mass, gap = _binned(p, w, edges, o - p)
+        return jnp.sum(mass * jnp.abs(gap) ** power / jnp.maximum(jnp.sum(w), 1e-9)) ** (1 / power)
 
     return jax.vmap(of, in_axes=(1, 1, 1, 0))(probs, hits, weights, edges)
 
