@@ -7,6 +7,7 @@ the probabilities, not through their order. Ties are in row-major order. Fixed s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +23,6 @@ __all__ = ["SUBSETS", "WEIGHTINGS", "Events", "HLoss", "brier", "events", "h_los
 
 SUBSETS = ("pooled", "leave_one_class_out", "classwise")
 WEIGHTINGS = ("unweighted", "ace", "ece", "cluster_ace", "cluster_ece")
-PADDING = 2.0  # a probability that sorts after all others
 ROOM = 1e-5  # what the released code adds to the number of events of an equal-width bin
 
 
@@ -42,14 +42,14 @@ class HLoss:
 
 
 class Events(NamedTuple):
-    """Events of S subsets in the order of their probabilities, each padded to n places.
+    """Events of S sets in the order of their probabilities.
 
-    p: (S, n), 2 on the padding; gap: (S, n), p - o, 0 on the padding; size: (S,) events of each subset.
+    p: (S, n); gap: (S, n), p - o; label: (S, n), the label of the event's sample.
     """
 
     p: Array
     gap: Array
-    size: Array
+    label: Array
 
 
 def nll(log_probs: Array, labels: Array) -> Array:
@@ -92,61 +92,73 @@ def h_loss(
     nonnegative("epsilon", epsilon)
     one_of("weighting", weighting, WEIGHTINGS)
     whole("bins", bins)
-    found = events(log_probs, labels, subsets)
+    one_of("subsets", subsets, SUBSETS)
+    found = events(log_probs, labels, classwise=subsets == "classwise")
     largest = jnp.exp(jnp.max(log_probs, axis=1))
-    classes = jnp.arange(log_probs.shape[1])
+
     left_out = subsets == "leave_one_class_out"
-    kept = labels[None, :] != classes[:, None] if left_out else jnp.ones((found.p.shape[0], labels.size), bool)
+    sets = jnp.arange(log_probs.shape[1] if left_out else found.p.shape[0])
+    # Floats count exactly up to 2 / eps, and faster than whole numbers do.
+    number = log_probs.dtype if found.p.shape[1] < 2 / jnp.finfo(log_probs.dtype).eps else jnp.int32
 
-    def of(subset: tuple[Events, Array]) -> Array:
-        (p, gap, count), kept = subset
-        weights = lax.stop_gradient(_weights(p, count, largest, kept, weighting, bins))
-        return jnp.sum(weights * excess(window_gaps(gap, window), epsilon))
+    def for_each_set(f: Callable[..., Array], *of_each: Array, **options: Any) -> Array:
+        """f(p, gap, number of the set, ...) of every set; without one class, all look at the same events."""
+        if left_out:
+            p, gap = found.p[0], found.gap[0]
+            return lax.map(lambda one: f(p, gap, *one), (sets, *of_each), **options)
+        return lax.map(lambda one: f(*one), (found.p, found.gap, sets, *of_each), **options)
 
-    return jnp.mean(lax.map(of, (found, kept)))
+    def stays(k: Array) -> Array:
+        return (found.label[0] != k if left_out else jnp.ones(found.p.shape[1], bool)).astype(number)
+
+    def clustered(p: Array, gap: Array, k: Array) -> Array:
+        return kmeans_edges(p, stays(k).astype(p.dtype), bins)
+
+    def loss(p: Array, gap: Array, k: Array, edges: Array) -> Array:
+        kept = labels != k if left_out else jnp.ones(labels.size, bool)
+        reach = jnp.append(0, running_sum(stays(k))) if left_out else jnp.arange(p.size + 1, dtype=number)
+        weights = lax.stop_gradient(_weights(p, edges, reach, largest, kept, weighting))
+        if left_out:  # those that stay move together, the others past the end, where they drop
+            rank = jnp.where(stays(k) > 0, reach[1:] - 1, p.size).astype(jnp.int32)
+            gap = jnp.zeros_like(gap).at[rank].set(gap, mode="drop", unique_indices=True)
+        return weights @ excess(window_gaps(gap, window), epsilon)
+
+    if weighting.startswith("cluster"):  # an iteration of k-means is short, hence many sets at once
+        edges = for_each_set(clustered, batch_size=16)
+    else:
+        edges = jnp.tile(equal_width_edges(bins, found.p.dtype), (sets.size, 1))
+    return jnp.mean(for_each_set(loss, edges))
 
 
 def window_gaps(gap: Array, window: int) -> Array:
     """Mean of ``gap`` (n,) over the ``window`` places around each one, with zeros beyond both ends, (n,)."""
-    padded = jnp.pad(gap, (window // 2, window // 2))
-    first = jnp.sum(padded[:window], keepdims=True)
-    return jnp.concatenate([first, first + running_sum(padded[window:] - padded[:-window])]) / window
+    half = min(window // 2, gap.size - 1)
+    beyond = jnp.zeros(half, gap.dtype)
+    enter, leave = jnp.append(gap[half + 1 :], beyond), jnp.append(beyond, gap)[: gap.size - 1]
+    return running_sum(jnp.append(jnp.sum(gap[: half + 1]), enter - leave)) / window
 
 
-def events(log_probs: Array, labels: Array, subsets: str = "pooled") -> Events:
-    """The sorted events of each subset: S = 1 of N C, or C of at most N C, or C of N. Errors as ``h_loss``."""
-    one_of("subsets", subsets, SUBSETS)
+def events(log_probs: Array, labels: Array, *, classwise: bool = False) -> Events:
+    """The sorted events: one set of all N C, or one of N for each class; log_probs (N, C), labels (N,).
+
+    Raises ValueError for other shapes.
+    """
     if log_probs.ndim != 2 or labels.shape != log_probs.shape[:1]:
         raise ValueError(f"log_probs, labels: shapes {log_probs.shape}, {labels.shape}: must be (N, C) and (N,)")
     classes = log_probs.shape[1]
     gap = jnp.exp(log_probs) - jax.nn.one_hot(labels, classes, dtype=log_probs.dtype)
-    if subsets == "classwise":
-        return _ordered(log_probs.T, gap.T)[0]
-    whole_set, order = _ordered(log_probs.reshape(1, -1), gap.reshape(1, -1))
-    if subsets == "pooled":
-        return whole_set
-    label = labels[order[0] // classes]
-    counter = jnp.float32 if label.size < 2**24 else jnp.int32  # the faster one, as far as it counts exactly
-
-    def without(k: Array) -> Events:
-        """Those that stay move together: each to its rank among them, the others past the end, where they drop."""
-        stays = label != k
-        rank = jnp.where(stays, running_sum(stays.astype(counter)).astype(jnp.int32) - 1, label.size)
-
-        def moved(x: Array, padding: float) -> Array:
-            return jnp.full_like(x, padding).at[rank].set(x, mode="drop", unique_indices=True)
-
-        return Events(moved(whole_set.p[0], PADDING), moved(whole_set.gap[0], 0), jnp.sum(stays))
-
-    return lax.map(without, jnp.arange(classes))
+    if classwise:
+        p, gap, order = _ordered(log_probs.T, gap.T)
+        return Events(p, gap, labels[order])
+    p, gap, order = _ordered(log_probs.reshape(1, -1), gap.reshape(1, -1))
+    return Events(p, gap, labels[order // classes])
 
 
-def _ordered(log_probs: Array, gap: Array) -> tuple[Events, Array]:
-    """Rows in the order of their log-probabilities; the order is a constant to derivatives."""
+def _ordered(log_probs: Array, gap: Array) -> tuple[Array, Array, Array]:
+    """p and gap of rows in the order of their log-probabilities, and that order, a constant to derivatives."""
     order = jax.vmap(_order)(lax.stop_gradient(log_probs))
     p = jnp.take_along_axis(lax.stop_gradient(jnp.exp(log_probs)), order, axis=1)
-    count = jnp.full(order.shape[0], order.shape[1])
-    return Events(p, jnp.take_along_axis(gap, order, axis=1), count), order
+    return p, jnp.take_along_axis(gap, order, axis=1), order
 
 
 def _order(x: Array) -> Array:
@@ -165,18 +177,19 @@ def _order(x: Array) -> Array:
     return (lax.sort((rank.astype(jnp.int64) << 32) | place) & 0xFFFFFFFF).astype(jnp.int32)
 
 
-def _weights(p: Array, count: Array, largest: Array, kept: Array, weighting: str, bins: int) -> Array:
-    """The weight (n,) of each event's excess, 0 on the padding: that of its bin, divided by the bin's events.
+def _weights(p: Array, edges: Array, reach: Array, largest: Array, kept: Array, weighting: str) -> Array:
+    """The weight (n,) of the excess of each event that stays, in order, and 0 after them: its bin's, shared by the bin.
 
-    In sorted order a bin is a range. largest, kept: the largest probability of each sample (N,), and whether it counts.
+    In sorted order a bin is a range. p (n,): all events, in order; edges (B - 1,): between the bins; reach (n + 1,):
+    how many stay before each. largest, kept: the largest probability of each sample (N,), and whether it counts.
     """
-    inside = (jnp.arange(p.size) < count).astype(p.dtype)
+    place, count = jnp.arange(p.size, dtype=reach.dtype), reach[-1]
+    inside = (place < count).astype(p.dtype)
     if weighting == "unweighted":
         return inside / count
     clusters = weighting.startswith("cluster")
-    edges = kmeans_edges(p, inside, bins) if clusters else equal_width_edges(bins, p.dtype)
-    ends = jnp.searchsorted(p, edges, side="right")
-    starts = ends if clusters else jnp.searchsorted(p, edges, side="left")  # a bin closed below has its edge, too
+    ends = reach[jnp.searchsorted(p, edges, side="right")]
+    starts = ends if clusters else reach[jnp.searchsorted(p, edges, side="left")]  # closed below: has its edge, too
     size = (jnp.append(ends, count) - jnp.append(0, starts)).astype(p.dtype)
     each = 1 / jnp.maximum(size, 1) if clusters else 1 / (size + ROOM)
     if weighting.endswith("ece"):
@@ -184,9 +197,9 @@ def _weights(p: Array, count: Array, largest: Array, kept: Array, weighting: str
         member = (largest[None, :] > low if clusters else largest[None, :] >= low) & (largest[None, :] <= high)
         each = each * (jnp.sum(member & kept[None, :], axis=1) / jnp.sum(kept))
     if weighting != "cluster_ece":
-        each = each / bins
-    place = jnp.arange(p.size)
+        each = each / each.size
     found = jnp.broadcast_to(each[0], p.shape)
     for start, end, its in zip(starts, ends, each[1:], strict=True):  # faster than to look each one up
-        found = jnp.where(place >= end, its, jnp.where(place >= start, found + its, found))
+        at_edge = found if clusters else jnp.where(place >= start, found + its, found)
+        found = jnp.where(place >= end, its, at_edge)
     return found.astype(p.dtype) * inside
