@@ -1,7 +1,10 @@
 """Fitting recalibrators on held-out predictions, and keeping them.
 
->>> fitted = fit(Piecewise(), logits, labels, HLoss(subsets="classwise"), key=key)         # doctest: +SKIP
->>> new = fitted(new_logits)                                   # log-probabilities; save(path, fitted), load(path)
+>>> from sandbox.calibration import Temperature, nll
+>>> logits, labels = 3 * jnp.eye(2)[jnp.array([0, 0, 1, 1])], jnp.array([0, 0, 1, 0])     # surer than it is right
+>>> fitted = fit(Temperature(), logits, labels, nll, key=jax.random.key(0))
+>>> bool(fitted(logits)[3, 1] < jax.nn.log_softmax(logits)[3, 1])                         # save(path, fitted)
+True
 """
 
 from __future__ import annotations
