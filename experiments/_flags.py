@@ -101,6 +101,7 @@ def read(name: str, about: str, setup: type, user: type | None, argv: Sequence[s
     run, chosen = Run(**vars(given.run)), setup(**vars(given.setup))
     data = user(**vars(given.user)) if user is not None else None
     data = None if user is None or data == user() else data
+    _look_at_files(data)
     formats = tuple(one_of("format", word.strip(), FORMATS) for word in run.format.split(","))
     default = chosen == setup() and (run.seed, run.x64) == (0, True)
     if not 0 <= run.seed < 2**32:
@@ -109,6 +110,15 @@ def read(name: str, about: str, setup: type, user: type | None, argv: Sequence[s
     root = _ROOT if (_ROOT / "pyproject.toml").is_file() else Path.cwd()
     out = run.out or (root / "build" / kind if kind else root / "paper_figures")
     return Options(run, chosen, data, chosen != setup(**base), formats, out / name)
+
+
+def _look_at_files(data: Any) -> None:
+    """Raise ValueError where a file of the user's own is not there, or is a folder; what is in it, its reader sees."""
+    for name, path in (vars(data) if data is not None else {}).items():
+        if isinstance(path, Path) and path.is_dir():
+            raise ValueError(f"{name} = {path}: must be a file, and is a folder")
+        if isinstance(path, Path) and not path.exists() and str(path) != "example":
+            raise ValueError(f"{name} = {path}: there is no such file; --help says what it takes")
 
 
 def _flags(group: type, instead: Mapping[str, Any]) -> type:
@@ -129,5 +139,8 @@ def _flags(group: type, instead: Mapping[str, Any]) -> type:
 
 def refuse(name: str, error: Exception) -> int:
     """Say in one line what is wrong with the input; the exit status for it."""
-    print(f"experiments.{name}: {' '.join(str(error).split())}", file=sys.stderr)
+    words = str(error)
+    if isinstance(error, OSError) and error.filename and error.strerror:  # its own words begin with a number
+        words = f"{error.filename}: {error.strerror}"
+    print(f"experiments.{name}: {' '.join(words.split())}", file=sys.stderr)
     return 2

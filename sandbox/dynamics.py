@@ -3,8 +3,11 @@
 Functions are static, everything else is traced: a run compiles once for one loss *function*, whatever the learning
 rate, the parameters and the data. Hence pass data through ``args`` rather than closing over it, and define a loss once:
 
->>> def loss(logits, chosen, rejected, beta): ...                          # doctest: +SKIP
->>> run = train(loss, logits, (chosen, rejected, .1), steps=1000, learning_rate=.1)
+>>> def loss(logits, chosen, rejected, beta):
+...     return -jax.nn.log_sigmoid(beta * (logits[chosen] - logits[rejected]))
+>>> run = train(loss, jnp.zeros(3), (0, 1, 0.1), steps=1000, learning_rate=0.1)
+>>> bool(run.params[0] > run.params[2] > run.params[1])
+True
 
 Runs are mapped over seeds, starts or constants with ``jax.vmap``, inside or outside of ``jit``.
 """

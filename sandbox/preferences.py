@@ -145,10 +145,12 @@ def read_pairs(path: str | os.PathLike[str], prompt: Callable[[Any], str] | None
                     pairs.append(_parse(text, prompt or _text))
             except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
                 errors.append(f"  line {number}: {error}")
+    asked = "each line must be a JSON object with prompt, chosen and rejected"
     if errors:
-        raise ValueError(f"{os.fspath(path)}: {len(errors)} bad line(s), nothing was used:\n" + "\n".join(errors))
+        told = "\n".join(errors)
+        raise ValueError(f"{os.fspath(path)}: {len(errors)} bad line(s), nothing was used; {asked}:\n{told}")
     if not pairs:
-        raise ValueError(f"{os.fspath(path)}: no pairs")
+        raise ValueError(f"{os.fspath(path)}: no pairs; {asked}")
     return pairs
 
 

@@ -1,7 +1,9 @@
 """A hundred thousand toy trainings: a function of one model, run for every point of a grid.
 
->>> points = grid(beta=np.linspace(.1, 1, 100), key=jax.random.split(key, 1000))       # doctest: +SKIP
->>> found = sweep(run, points)                # run(point) returns a dict of arrays      # doctest: +SKIP
+>>> points = grid(beta=np.linspace(0.1, 1, 4), key=jax.random.split(jax.random.key(0), 3))
+>>> found = sweep(lambda point: {"x": point["beta"] * jax.random.normal(point["key"])}, points)
+>>> found["x"].shape
+(12,)
 
 The models of a batch are mapped together, so that a training of ``sandbox.pair_training`` has them on its last axis;
 a batch, which fits a processor's cache, runs to its end before the next one begins. A chunk is a fixed number of

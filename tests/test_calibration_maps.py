@@ -246,7 +246,7 @@ def test_other_files_are_refused(tmp_path):
             calibration.load(tmp_path / name)
     for about, words in (
         ('{"map": "magic", "options": {}}', "map = 'magic'"),
-        ('{"map": "mixture", "options": {"parts": 3}}', "no recalibrator was saved there .*'parts'"),
+        ('{"map": "mixture", "options": {"parts": 3}}', "no recalibrator was saved there.*'parts'"),
     ):
         file = io.BytesIO()
         np.savez(file, about=np.array(about))

@@ -138,7 +138,7 @@ def test_half_precision_gradients_do_not_overflow():
         ("dpo", {"chosen": np.ones(2), "rejected": np.ones(2)}, "must both be (pairs, parameters)"),
         ("dpo", {"chosen": np.array([[1.0, np.nan], [1, 1]])}, "chosen[0, 1] = nan: must be finite"),
         ("dpo", {"chosen": np.array([[1.0, 1], [0, 0]])}, "largest entry of chosen[1] = 0.0: must be > 0"),
-        ("dpo", {"chosen": np.array([[1, "x"], [1, 1]], object)}, "chosen: Object arrays cannot be loaded"),
+        ("dpo", {"chosen": np.array([[1, "x"], [1, 1]], object)}, "chosen: must be an array of numbers"),
         ("dpo", {"chosen": np.array([["a", "b"]] * 2)}, "chosen (<U1): must be real numbers"),
         ("dpo", {"chosen": np.ones((2, 2)) * 1j}, "chosen (complex128): must be real numbers"),
         ("simpo", {"chosen_length": [3, 0]}, "chosen_length[1] = 0: must be finite and > 0"),
@@ -343,7 +343,7 @@ def test_bad_lines_are_named_and_nothing_is_used(run, tmp_path, line, said):
     ("argv", "said"),
     [
         (["--loss", "simpo"], "pairs, gradients: give one of them"),
-        (["--pairs", "example", "--gradients", "g.npz"], "pairs, gradients: give one of them"),
+        (["--pairs", "example", "--gradients", "example"], "pairs, gradients: give one of them"),
         (["--pairs", "example", "--loss", "ppo"], "loss = 'ppo': must be one of 'dpo', 'rdpo'"),
         (["--pairs", "example", "--constants", "gamma=1"], "'gamma=1' must be name=value, once each of dpo's: beta"),
         (["--pairs", "example", "--constants", "beta"], "'beta' must be name=value"),

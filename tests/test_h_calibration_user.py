@@ -141,6 +141,7 @@ def test_bad_flags_and_files_leave_what_there_is(run, tmp_path):
     z, y = predictions(20)
     np.savez(tmp_path / "mine.npz", logits=z, labels=y)
     (tmp_path / "text.npz").write_text("no archive")
+    (tmp_path / "other.txt").write_text("no predictions")
     mine = tmp_path / "mine.npz"
     for argv, words in (
         (["--logits", mine, "--share", 0], "share = 0"),

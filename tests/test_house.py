@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("sandbox", "theory", "experiments")
 LAYERS = ("sandbox.algebra", "sandbox", "theory", "experiments", "tests")  # each may import those before it
 BORROWING = {"real_model"}  # experiments that try the theorems of other phenomena and have none of their own
+LESSONS = {"start_here"}  # notebooks that belong to no phenomenon
 SHARED = {"harness"}  # what experiments may import of one another's package; so may any name that begins with _
 
 FIGURES = (
@@ -137,7 +138,7 @@ def test_nothing_stands_without_its_theory():
     folders = {path.name for path in (ROOT / "paper_figures").glob("*") if path.is_dir()}
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("[!_]*.py")}
     experiments = {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")}
-    assert (folders | notebooks | experiments) - known == set()
+    assert (folders | (notebooks - LESSONS) | experiments) - known == set()
 
 
 # -- sources -------------------------------------------------------------------------------------------------------

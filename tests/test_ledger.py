@@ -107,11 +107,14 @@ def test_audits():
     assert found["square_of_a_sum"].killed == found["square_of_a_sum"].planted > 5
     assert found["square_of_a_sum"].met is None
     assert 0.2 < found["square_is_more_above_one"].met < 0.9
+    broken = {name: audit.broken for name, audit in found.items()}
+    assert 50 < broken.pop("product_is_less") < 206
+    assert set(broken.values()) == {0}
 
 
 def test_errors_are_added_over_the_claims_that_they_were_planted_in():
     numbers = [(3, 4, 2), (None, None, None), (5, 5, 1)]
-    found = [_ledger.Audit(*killed_planted_equivalent, [], None) for killed_planted_equivalent in numbers]
+    found = [_ledger.Audit(*killed_planted_equivalent, [], None, 0) for killed_planted_equivalent in numbers]
     assert _ledger.errors(found) == (8, 9, 3)
     assert _ledger.totals([], found) == (
         "0 claims, all as expected; 8 of 9 planted errors caught (+3 that are true statements)"

@@ -307,8 +307,8 @@ def test_one_of_two_killed_in_the_middle_and_begun_again(whole, tmp_path):
     assert_same(whole, read(tmp_path, 0))
 
 
-def test_the_readme_shows_a_sweep_that_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_page_on_sweeps_shows_one_that_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sweeps.md").read_text(encoding="utf-8"), re.DOTALL)
     [shown] = [block for block in blocks if "sweep(run, points)" in block]
     found: dict[str, np.ndarray] = {}
     exec(re.sub(r"\b1000\b", "5", re.sub(r"\b100\b", "4", shown)), found)

@@ -28,7 +28,7 @@ def ledger(names: Names = (), readme: Switch = False) -> int:
 
     Args:
         names: phenomena whose statements are proved; without one, all
-        readme: only renew the table of verdicts in README.md
+        readme: only renew the table of verdicts in README.md, docs/ledger.md and docs/refuted.md
     """
     runtime.configure()
     path = _ledger.ROOT / "README.md"
@@ -39,8 +39,12 @@ def ledger(names: Names = (), readme: Switch = False) -> int:
         print(f"theory: {error}", file=sys.stderr)
         return 2
     if readme:
+        from theory import _pages
+
         _ledger.write(path, text)
-        print(f"{path.name}: the table of verdicts is up to date")
+        for page, written in _pages.pages().items():
+            _ledger.write(_ledger.ROOT / page, written)
+        print(f"{path.name}: the table of verdicts is up to date, and so are docs/ledger.md and docs/refuted.md")
         return 0
     status = 0
     for name, theorems in stated.items():

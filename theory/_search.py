@@ -24,7 +24,7 @@ from theory.statement import Relation, Theorem, arguments
 def counterexample(theorem: Theorem) -> Refuted | None:
     """The simplest rational counterexample found, re-checked exactly; None if there is none among the tries."""
     for generators in _suspects(theorem):
-        if _violated_at(theorem, generators):
+        if violated_at(theorem, generators):
             generators = _shrunk(theorem, generators) if theorem.witness is None else generators
             with reading("concrete"):
                 args = arguments(theorem, _exactly(generators))
@@ -34,7 +34,8 @@ def counterexample(theorem: Theorem) -> Refuted | None:
     return None
 
 
-def _violated_at(theorem: Theorem, generators: Mapping[str, Any]) -> bool:
+def violated_at(theorem: Theorem, generators: Mapping[str, Any]) -> bool:
+    """Is the claim violated at these rational generators, exactly?"""
     try:
         with reading("concrete"):
             return _violated(theorem(**arguments(theorem, _exactly(generators))))
@@ -53,7 +54,7 @@ def _shrunk(theorem: Theorem, generators: dict[str, Any]) -> dict[str, Any]:
                 trial = np.array(value, dtype=object)
                 trial[k] = simpler
                 candidate = {**generators, name: trial if np.ndim(value) else simpler}
-                if _complexity(candidate) < _complexity(generators) and _violated_at(theorem, candidate):
+                if _complexity(candidate) < _complexity(generators) and violated_at(theorem, candidate):
                     generators = candidate
                     value = candidate[name]
                     break

@@ -227,7 +227,8 @@ class Theorem:
     """A claim with its source. Calling it evaluates the claim in the current reading and returns the Relation.
 
     expect: "proved"; "checked" for what only arrays can show (rates, means); "refuted" for a printed claim that is
-    false. witness: for a refuted claim, generators of a counterexample (else one is searched for).
+    false. witness: for a refuted claim, generators of a counterexample (else one is searched for). instead: for a
+    refuted claim, the names of the claims that hold in its place ("NAME.name" for another phenomenon's).
     """
 
     body: Callable[..., Relation]
@@ -237,6 +238,7 @@ class Theorem:
     claim: str = ""
     expect: str = "proved"
     witness: Mapping[str, Any] | None = None
+    instead: tuple[str, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Relation:
         """The claim at these arguments, in the current reading."""
@@ -268,11 +270,13 @@ def theorem(
     claim: str = "",
     expect: str = "proved",
     witness: Mapping[str, Any] | None = None,
+    instead: Sequence[str] = (),
     **domains: Domain,
 ) -> Callable[[Callable[..., Relation]], Theorem]:
     """Make a function a Theorem: one domain for each of its arguments.
 
-    Raises ValueError if arguments and domains do not match, without a docstring, or for another ``expect``.
+    Raises ValueError if arguments and domains do not match, without a docstring, for another ``expect``, or if a claim
+    that is not refuted says what holds instead.
     """
 
     def decorate(body: Callable[..., Relation]) -> Theorem:
@@ -283,7 +287,9 @@ def theorem(
             raise ValueError(f"{body.__name__}: no docstring; its first paragraph is the claim in words")
         if expect not in ("proved", "checked", "refuted"):
             raise ValueError(f"{body.__name__}: expect={expect!r} is none of 'proved', 'checked', 'refuted'")
-        return Theorem(body, source, latex, domains, claim, expect, witness)
+        if instead and expect != "refuted":
+            raise ValueError(f"{body.__name__}: instead={instead!r}: only a refuted claim has others in its place")
+        return Theorem(body, source, latex, domains, claim, expect, witness, tuple(instead))
 
     return decorate
 

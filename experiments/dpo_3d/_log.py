@@ -85,7 +85,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}: line {line}: not UTF-8") from None
+        raise ValueError(f"{path}: line {line}: not UTF-8; it must be text in that encoding") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for fields in reader:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.harness import knob
+from sandbox.dynamics import whole_blocks
+from sandbox.validate import in_range, positive, whole
 
 
 @dataclass(frozen=True)
@@ -29,3 +31,16 @@ class Setup:
     sft_steps: int = knob(64, "steps of fine-tuning on the chosen responses (rate 0.5) before DPO")
     dpo_steps: int = knob(100, "steps of DPO (rate 0.1)", quick=60)
     every: int = knob(5, "steps between two records of the sentiment task", quick=20)
+
+    def __post_init__(self) -> None:
+        for name in ("step", "stride", "beta"):
+            positive(name, getattr(self, name))
+        for name in ("runs", "run_steps", "tokens", "features", "path_steps", "sft_steps", "dpo_steps", "every"):
+            whole(name, getattr(self, name))
+        for name in ("vocabulary", "seeds", "sentiment_pairs"):
+            whole(name, getattr(self, name), 2)
+        whole("suffix", self.suffix, 0)
+        in_range("overlap", self.overlap, 0, 1)
+        in_range("chosen_error", self.chosen_error, 0, 1, "()")
+        in_range("rejected_error", self.rejected_error, 0, 1, "()")
+        whole_blocks(self.dpo_steps, self.every)

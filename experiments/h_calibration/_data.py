@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from experiments._npz import read_npz
 
 SMALLEST = 1e-20  # a probability below it is read as it
 OFF = 1e-3  # by how much a row of probabilities may miss 1
@@ -42,14 +43,12 @@ def read(path: Path, need_labels: bool = True) -> Predictions:
 
 
 def _npz(path: Path) -> tuple[np.ndarray, str, np.ndarray | None]:
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            arrays = {name: found[name] for name in found.files}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not an .npz file of arrays: {error}") from None
+    arrays = read_npz(path, ("logits", "probs", "labels"))
     kinds = [kind for kind in ("logits", "probs") if kind in arrays]
     if len(kinds) != 1:
-        raise ValueError(f"{path}: arrays {', '.join(arrays)}; must have one of logits and probs, and labels")
+        raise ValueError(
+            f"{path}: it has {', '.join(arrays) or 'neither'}; must have one of logits and probs, and labels"
+        )
     values = arrays[kinds[0]]
     if values.ndim != 2 or values.shape[1] < 2 or not np.issubdtype(values.dtype, np.number):
         raise ValueError(f"{path}: {kinds[0]}: {values.dtype} {values.shape}; must be numbers (N, C), C >= 2")
@@ -62,7 +61,7 @@ def _csv(path: Path) -> tuple[np.ndarray, str, np.ndarray | None, list[int]]:
             reader = csv.reader(file)
             rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from None
+        raise ValueError(f"{path}: not a CSV file in UTF-8, and must be one: {error}") from None
     header = [cell.strip() for cell in rows[0][1]] if rows else []
     columns = {
         kind: [k for k, name in enumerate(header) if re.fullmatch(rf"{kind}\D*\d+", name)] for kind in ("logit", "prob")
@@ -81,7 +80,7 @@ def _csv(path: Path) -> tuple[np.ndarray, str, np.ndarray | None, list[int]]:
             errors.append(f"line {line}: {len(row)} cells, not all of them numbers")
     _refuse(path, errors)
     if not numbers:
-        raise ValueError(f"{path}: no rows")
+        raise ValueError(f"{path}: no rows; there must be one for each prediction")
     table = np.array(numbers)
     labels = table[:, -1] if "label" in header else None
     values = table[:, : len(columns[kinds[0]])]
@@ -98,7 +97,7 @@ def _checked(
 
     rows, classes = values.shape
     if not rows:
-        raise ValueError(f"{path}: no rows")
+        raise ValueError(f"{path}: no rows; there must be one for each prediction")
     errors = {int(i): f"{kind} = {_short(values[i])}: must be finite"
               for i in np.flatnonzero(~np.isfinite(values).all(axis=1))}  # fmt: skip
     if kind == "probs":

@@ -51,7 +51,7 @@ def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
             reader = csv.reader(file)
             found = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from None
+            raise ValueError(f"{path}: not a CSV file in UTF-8, and must be one: {error}") from None
     found = [(number, row) for number, row in found if any(row)]
     if len(found) < 2:
         raise ValueError(f"{path}: no people; the first line must name the columns, each other one be a person")
@@ -67,7 +67,7 @@ def _rows(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
         if missing:
             wrong.append(f"  line {number}: no value for {', '.join(missing)}")
     if wrong:
-        advice = "fill these in, or leave the lines or columns out"
+        advice = "fill these in, or leave the lines or columns out; each line must have one cell for each column"
         raise ValueError(f"{path}: {len(wrong)} bad line(s), nothing was used; {advice}:\n" + "\n".join(wrong[:20]))
     return header, [number for number, _ in found[1:]], [row for _, row in found[1:]]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.harness import knob
+from experiments.multiplicity import real
+from sandbox.validate import in_range, positive, whole
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,13 @@ class Setup:
         "installed", "real data sets, names with commas; or installed: those whose package (extra data) is there",
         quick="iris",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name in ("tolerated", "absolute", "group_epsilon"):
+            positive(name, getattr(self, name))
+        in_range("group_rate", self.group_rate, 0, 1, "()")
+        for name, least in {"shares": 2, "seeds": 2, "people": 50, "searched": 1, "deltas": 2, "plane": 2}.items():
+            whole(name, getattr(self, name), least)
+        if self.plane % 2:
+            raise ValueError(f"plane = {self.plane}: must be even")
+        real.chosen(self.real)

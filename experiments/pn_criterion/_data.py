@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+SHOWN = 10  # bad cells or lines that are named one by one
+
 
 class Table(NamedTuple):
     """The rows of a file: line numbers (n,), names of the columns, and the text of every cell."""
@@ -32,7 +34,7 @@ def read(path: Path, columns: str = "") -> Table:
             reader = csv.reader(file, skipinitialspace=True)
             rows = [(reader.line_num, [c.strip() for c in row]) for row in reader if any(c.strip() for c in row)]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from None
+        raise ValueError(f"{path}: not a CSV file in UTF-8, and must be one: {error}") from None
     if len(rows) < 2:
         raise ValueError(f"{path}: {len(rows)} line(s); must have a header that names the columns, and rows below")
     header = rows[0][1]
@@ -97,6 +99,6 @@ def _is_number(cell: str) -> bool:
 
 def _complain(path: Path, errors: list[str]) -> None:
     if errors:
-        more = [f"  and {len(errors) - 20} more"] * (len(errors) > 20)
-        raise ValueError(f"{path}: {len(errors)} bad cell(s) or line(s), nothing was used:\n"
-                         + "\n".join(errors[:20] + more))  # fmt: skip
+        more = [f"  and {len(errors) - SHOWN} more"] * (len(errors) > SHOWN)
+        raise ValueError(f"{path}: {len(errors)} bad cell(s) or line(s), nothing was used; each line must have "
+                         "one cell for each column:\n" + "\n".join(errors[:SHOWN] + more))  # fmt: skip

@@ -35,7 +35,7 @@ from sandbox.expfam.terms import Expansion
 from sandbox.validate import in_range, one_of, whole
 
 EXAMPLE = Path(__file__).with_name("table.csv")
-MODELS = ("gaussian", "loglinear", "softmax")
+MODELS = {"gaussian": "height,weight", "loglinear": "smoker,club", "softmax": "grade"}  # columns of the example
 SHOWN = 12  # rows of the table
 WIDEST = 30  # columns of a normal model: its arrays have d^4 numbers
 ROOM = 2**25  # cells times p^2 of a model of categories: what its arrays may hold
@@ -48,7 +48,7 @@ class User:
 
     data: Path | None = knob(None, "your table, a CSV file with a header, one observation a row; or: example")
     model: str = knob("gaussian", f"what is fitted to it: {', '.join(MODELS)}")
-    columns: str = knob("", "columns to use, separated by commas; by default all")
+    columns: str = knob("", "columns to use, separated by commas; by default all; of the example, some")
     features: int = knob(4, "statistics of --model softmax, at least 1 and fewer than the column has values")
     resamples: int = knob(200, "resampled tables for the intervals")
 
@@ -85,8 +85,10 @@ def verdict(given: User, alpha: float, key: Array) -> dict[str, Any]:
     one_of("model", given.model, MODELS)
     in_range("alpha", alpha, 0, 0.5, "()")
     whole("resamples", given.resamples, 20)
-    path = EXAMPLE if str(given.data) == "example" and not given.data.exists() else given.data
-    rows = read(path, given.columns)
+    whole("features", given.features)
+    example = str(given.data) == "example" and not given.data.exists()
+    path = EXAMPLE if example else given.data
+    rows = read(path, given.columns or MODELS[given.model] * example)
     if given.model == "gaussian":
         found = _normal(path, rows, given.resamples, key)
     else:

@@ -41,7 +41,7 @@ def read(path: Path) -> Table:
         try:
             rows = [(number, row) for number, row in _numbered(file) if any(cell.strip() for cell in row)]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ValueError(f"{path}: not a CSV file in UTF-8: {error}") from None
+            raise ValueError(f"{path}: not a CSV file in UTF-8, and must be one: {error}") from None
     if not rows:
         raise ValueError(f"{path}: empty; the first line must name the columns {', '.join(LOGPS)}")
     header = [cell.strip() for cell in rows[0][1]]
@@ -61,7 +61,7 @@ def read(path: Path) -> Table:
     if errors:
         raise ValueError(f"{path}: {len(errors)} bad line(s), nothing was used:\n" + "\n".join(errors))
     if len(rows) == 1:
-        raise ValueError(f"{path}: no pairs")
+        raise ValueError(f"{path}: no pairs; each line below the names of the columns is one")
     arrays = {name: np.array(x) for name, x in numbers.items()}
     pairs = PairLogProbs(*(arrays[name] for name in LOGPS), *(arrays.get(name) for name in LENGTHS))
     return Table([number for number, _ in rows[1:]], pairs, arrays.get(VOTES))

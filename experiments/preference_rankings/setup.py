@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.harness import knob
+from sandbox.dynamics import whole_blocks
+from sandbox.validate import finite, in_range, positive, whole
 
 
 @dataclass(frozen=True)
@@ -23,3 +25,12 @@ class Setup:
     unanimous: float = knob(0.001, "what is taken off a share of raters of 1")
     worlds: int = knob(500, "random worlds of six responses for the first move of the win rate", quick=100)
     tilt: float = knob(3.5, "end of the path on which ranking and win rate part, in units of 1/beta")
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "spread", "learning_rate", "tilt"):
+            positive(name, getattr(self, name))
+        finite("offset", self.offset)
+        in_range("unanimous", self.unanimous, 0, 0.5, "()")
+        for name in ("clock_points", "prompts", "steps", "every", "sequences", "worlds"):
+            whole(name, getattr(self, name), 1 if name in ("steps", "every") else 2)
+        whole_blocks(self.steps, self.every)

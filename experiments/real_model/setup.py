@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments.harness import knob
+from sandbox.dynamics import whole_blocks
+from sandbox.validate import positive, whole
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,13 @@ class Setup:
     trained: int = knob(3, "pairs that are trained: of each region in turn the one deepest inside", quick=1)
     losses: int = knob(5, "losses they are trained with by descent: DPO, the mend, DPO + SFT, DPOP, SimPO", quick=2)
     adaptive: int = knob(2, "how many of these losses they are trained with by RMSProp, too")
+
+    def __post_init__(self) -> None:
+        for name in ("beta", "gain", "rmsprop_rate"):
+            positive(name, getattr(self, name))
+        for name in ("pairs", "steps", "every", "trained", "losses"):
+            whole(name, getattr(self, name))
+        whole("adaptive", self.adaptive, 0)
+        whole_blocks(self.steps, self.every)
+        if self.template and "{prompt}" not in self.template:
+            raise ValueError(f"template = {self.template!r}: must have {{prompt}} in it, or be empty")

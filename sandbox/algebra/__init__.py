@@ -7,8 +7,10 @@ A formula written in these words has three readings, and the reading is a contex
   proved here holds at every size.
 - ``concrete``: a vector is a NumPy array of sympy expressions at a size of 2, 3 or 4: the fallback and the cross-check.
 
->>> with reading("concrete"):          # doctest: +SKIP
-...     dpo(pair, beta=beta)           # a sympy expression, from the function that trains
+>>> import sympy
+>>> with reading("concrete"):
+...     log_sigmoid(sympy.Symbol("x", real=True))
+-log(1 + exp(-x))
 
 Conventions: natural logarithms, nats. Reductions (``total``, ``softmax``, ``kl`` …) run over the last axis. Constants
 are Python integers, fractions of them (``x / 2``) or decimal fractions (``0.6``); to symbols they are exact rationals.

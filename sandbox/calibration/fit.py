@@ -1,7 +1,10 @@
 """Fitting recalibrators on held-out predictions, and keeping them.
 
->>> fitted = fit(Piecewise(), logits, labels, HLoss(subsets="classwise"), key=key)         # doctest: +SKIP
->>> new = fitted(new_logits)                                   # log-probabilities; save(path, fitted), load(path)
+>>> from sandbox.calibration import Temperature, nll
+>>> logits, labels = 3 * jnp.eye(2)[jnp.array([0, 0, 1, 1])], jnp.array([0, 0, 1, 0])     # surer than it is right
+>>> fitted = fit(Temperature(), logits, labels, nll, key=jax.random.key(0))
+>>> bool(fitted(logits)[3, 1] < jax.nn.log_softmax(logits)[3, 1])                         # save(path, fitted)
+True
 """
 
 from __future__ import annotations
@@ -183,11 +186,18 @@ def save(file: str | Path | IO[bytes], fitted: Fitted) -> None:
 
 def load(file: str | Path | IO[bytes]) -> Fitted:
     """A map that ``save`` wrote. Raises ValueError for any other file."""
+    if not isinstance(file, str | Path):
+        return _loaded(file, file)
+    with open(file, "rb") as opened:  # here, since NumPy leaves a torn file open
+        return _loaded(opened, file)
+
+
+def _loaded(opened: IO[bytes], file: Any) -> Fitted:
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with np.load(opened, allow_pickle=False) as stored:
             about = json.loads(str(stored["about"]))
             params = {name.removeprefix("params."): jnp.asarray(stored[name]) for name in stored if name != "about"}
         recalibrator = MAPS[one_of("map", about["map"], MAPS)](**about["options"])
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{file}: no recalibrator was saved there ({error})") from None
+        raise ValueError(f"{file}: no recalibrator was saved there; calibration.save writes one ({error})") from None
     return Fitted(recalibrator, params)

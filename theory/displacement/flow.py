@@ -170,7 +170,7 @@ def margin_losses_share_their_path(W, h, w, l, A0, B0, k, beta, tau):
 
 
 @theorem(Source(PAPER, "ours, the limit of C5"), r"\text{the same with } -\lambda\ln\pi_+", claim="C5",
-         expect="refuted", **STEP, beta=Moderate(), alpha=Positive(),
+         expect="refuted", instead=["margin_losses_share_their_path"], **STEP, beta=Moderate(), alpha=Positive(),
          witness=dict(W=[[1, 0], [0, 0], [0, 0]], h=[1, 0], w=0, l=1, A0=0, B0=0, k=2, beta=1, alpha=1))  # fmt: skip
 def sft_term_keeps_the_path(W, h, w, l, A0, B0, k, beta, alpha):
     """A fine-tuning term on the chosen leaves the path as it is: false, it moves every third row."""

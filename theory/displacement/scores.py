@@ -74,7 +74,7 @@ def uniform_law_turns_ches_around(x, h1, h2, k2, a, b, c, e):
 
 
 @theorem(CHES, r"\mathrm{CHES} \le 0 \;\Rightarrow\; G \le 0, \text{ of single tokens}", claim="C11(a)",
-         expect="refuted", **PAIR,
+         expect="refuted", instead=["speed_of_the_chosen", "kappa_threshold"], **PAIR,
          witness=dict(p=[1, 1, 8], W=[[1, 0], [0, 0], [3, 0]], h=[1, 0], w=0, l=1))  # fmt: skip
 def ches_sees_single_tokens(p, W, h, w, l):
     """A pair of single tokens does not displace, as its CHES is 0: false, it is 0 for every pair of single tokens."""
@@ -82,7 +82,7 @@ def ches_sees_single_tokens(p, W, h, w, l):
 
 
 @theorem(CHES, r"\mathrm{CHES}_P \le \mathrm{CHES}_Q \;\Rightarrow\; G_P \le G_Q", claim="C11(b)", expect="refuted",
-         **FLAT, q2=Reals("d"),
+         instead=["uniform_law_turns_ches_around", "ches_is_exact_where_all_tokens_are_alike"], **FLAT, q2=Reals("d"),
          witness=dict(x=[0, 0, 0, 0], h1=[1, 0], h2=[0, 1], k2=[0, 1], a=0, b=1, c=2, e=3, q2=[0, 2]))  # fmt: skip
 def ches_ranks_pairs(x, h1, h2, k2, a, b, c, e, q2):
     """Of two rejected responses to one chosen the one with the higher CHES hurts more: false, the chosen rises faster.
@@ -94,7 +94,8 @@ def ches_ranks_pairs(x, h1, h2, k2, a, b, c, e, q2):
     return Given(hurts - other, then=AtMost(falls, flat_fall(x, h1, h2, q2, a, b, c, e)))
 
 
-@theorem(CHES, r"\mathrm{CHES} \le 0 \;\Rightarrow\; G \le 0", claim="C11(c)", expect="refuted", x=Reals("V"),
+@theorem(CHES, r"\mathrm{CHES} \le 0 \;\Rightarrow\; G \le 0", claim="C11(c)", expect="refuted",
+         instead=["speed_of_a_chosen_sequence", "ches_is_exact_where_all_tokens_are_alike"], x=Reals("V"),
          **SEQUENCES, a=Index("V"), b=Index("V"), c=Index("V"),
          witness=dict(x=[0, 0, 0, 0], h1=[1, 0], h2=[0, 1], k2=[-5, 4], a=0, b=1, c=2))  # fmt: skip
 def no_displacement_below_zero_ches(x, h1, h2, k2, a, b, c):
@@ -104,7 +105,8 @@ def no_displacement_below_zero_ches(x, h1, h2, k2, a, b, c):
 
 
 @theorem(Source(PAPER, "ours, against Def. 2"), r"h \to Mh,\; W \to WM^{-1}:\; \pi \text{ stays, the order by CHES does"
-         r" not}", claim="C11(d)", expect="refuted", s=Reals("d"), r=Reals("d"), s2=Reals("d"), r2=Reals("d"),
+         r" not}", claim="C11(d)", expect="refuted",
+         instead=["ches_is_a_difference_of_norms"], s=Reals("d"), r=Reals("d"), s2=Reals("d"), r2=Reals("d"),
          m=NonZeros("d"),
          witness=dict(s=[1, 0], r=[2, 0], s2=[0, 1], r2=[0, Fraction(3, 2)], m=[1, 2]))  # fmt: skip
 def order_by_ches_is_a_property_of_the_policy(s, r, s2, r2, m):
@@ -178,7 +180,8 @@ def other_pairs_lift_on_policy(p, J, win):
     return AtMost(0 * dot(chosen, chosen), dot(chosen, chosen - rejected), slack=2 * dot(chosen, chosen))
 
 
-@theorem(Source(PAPER, "ours, the limit of C13"), r"y^\pm \sim \nu \ne \pi", claim="C13", expect="refuted", **DATA,
+@theorem(Source(PAPER, "ours, the limit of C13"), r"y^\pm \sim \nu \ne \pi", claim="C13", expect="refuted",
+         instead=["other_pairs_lift_on_policy"], **DATA,
          nu=Simplex("V"),
          witness=dict(p=[1, 1], J=[[1, 0], [0, 0]], win=[Fraction(1, 4), Fraction(3, 2)], nu=[1, 3]))  # fmt: skip
 def other_pairs_lift_off_policy(p, J, win, nu):

@@ -105,7 +105,7 @@ def no_displacement_unless_a_third_gains(p, W, h, w, l):
 
 @theorem(Source(PAPER, "Thm 1 (informal), read as Thm 4 without its factor"),
          r"\frac{d\ln\pi_+}{d\tau} = m - \langle W_+,W_-\rangle - \sum_{z\ne\pm}\pi_z\langle W_z,\Delta\rangle",
-         claim="C3", expect="refuted", **PAIR,
+         claim="C3", expect="refuted", instead=["speed_of_the_chosen"], **PAIR,
          witness=dict(p=[3, 1], W=[[1, 0], [1, 0]], h=[0, 0], w=0, l=1))  # fmt: skip
 def alignment_counts_in_full(p, W, h, w, l):
     """The alignment of the pair counts with weight 1: false, with 1 - p_w + p_l, or equal embeddings would displace."""
@@ -140,7 +140,8 @@ def line(p, W, a, h, w, l, rejected):
 
 @theorem(Source(PAPER, "Thm 1 (informal), read as: the more similar, the more displacement"),
          r"\langle W_+,W_-\rangle \uparrow\;\Rightarrow\; \frac{d\ln\pi_+}{d\tau} \downarrow", claim="C3",
-         expect="refuted", **LINE, witness=dict(p=[1, 1, 1], W=[0, 0, 4], a=1, h=0, w=0, l=1))  # fmt: skip
+         expect="refuted", instead=["equal_embeddings_never_displace", "kappa_threshold"],
+         **LINE, witness=dict(p=[1, 1, 1], W=[0, 0, 4], a=1, h=0, w=0, l=1))  # fmt: skip
 def more_similar_displaces_more(p, W, a, h, w, l):
     """A rejected token equal to the chosen displaces it more than one opposite, of the same norm: false."""
     return AtMost(line(p, W, a, h, w, l, a), line(p, W, a, h, w, l, -a))
@@ -165,7 +166,8 @@ def shift_of_all_embeddings_changes_nothing(p, W, h, w, l, v):
 
 
 @theorem(Source(PAPER, "Thm 1 (informal), its terms taken as causes"),
-         r"\langle W_++v,W_-+v\rangle = \langle W_+,W_-\rangle", claim="C3", expect="refuted", **PAIR,
+         r"\langle W_++v,W_-+v\rangle = \langle W_+,W_-\rangle", claim="C3", expect="refuted",
+         instead=["shift_of_all_embeddings_changes_nothing"], **PAIR,
          v=Reals("d"), witness=dict(p=[1, 1], W=[[1, 0], [0, 0]], h=[0, 0], w=0, l=1, v=[1, 0]))  # fmt: skip
 def alignment_is_a_property_of_the_policy(p, W, h, w, l, v):
     """The alignment of the pair is the same for the same policy: false, a shift of all embeddings moves it at will."""

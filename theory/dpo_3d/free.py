@@ -135,7 +135,8 @@ def rejected_slope_grows_below_one(p, q, a, b, beta):
 
 
 @theorem(Source(PAPER, "Cor. 2 without its condition"), r"\partial_q^2 L \le 0 \text{ for every } \beta", claim="C3",
-         expect="refuted", witness=dict(p=1, q=3, a=1, b=1, beta=2), **FREE, beta=Positive())  # fmt: skip
+         expect="refuted", instead=["rejected_slope_grows_below_one", "limits_of_the_slope_in_the_rejected"],
+         witness=dict(p=1, q=3, a=1, b=1, beta=2), **FREE, beta=Positive())  # fmt: skip
 def rejected_slope_grows_for_every_beta(p, q, a, b, beta):
     """The slope in q grows as q falls, whatever beta: false above 1, where it vanishes."""
     bend = velocity(lambda q: slopes(partial(losses.dpo, beta=beta), p, q, a, b)[1])(q)
@@ -159,7 +160,8 @@ def dpo_at_reference(p, w, l, beta):
 
 
 @theorem(Source(PAPER, "Cor. 1 read as D1, drastic drop"), r"-\dot\pi_l/\dot\pi_w = \pi_w/\pi_l", claim="C4",
-         expect="refuted", witness=dict(p=[2, 1], w=0, l=1, beta=1), **LAW)  # fmt: skip
+         expect="refuted", instead=["ratio_of_the_slopes", "ratio_of_the_speeds", "rates_in_a_table"],
+         witness=dict(p=[2, 1], w=0, l=1, beta=1), **LAW)  # fmt: skip
 def ratio_of_slopes_is_a_ratio_of_speeds(p, w, l, beta):
     """The rejected falls faster than the chosen rises by the ratio of the slopes: false with two responses already.
 
@@ -170,7 +172,8 @@ def ratio_of_slopes_is_a_ratio_of_speeds(p, w, l, beta):
 
 
 @theorem(Source(PAPER, "Cor. 2 read as D2, degradation into suppression"),
-         r"-\frac{d}{dt}\log\pi_l \ge \frac{d}{dt}\log\pi_w", claim="C4", expect="refuted", **LAW)  # fmt: skip
+         r"-\frac{d}{dt}\log\pi_l \ge \frac{d}{dt}\log\pi_w", claim="C4", expect="refuted",
+         instead=["share_of_suppression_is_the_mean_score", "table_never_lowers_the_chosen"], **LAW)  # fmt: skip
 def learning_is_mostly_suppression(p, w, l, beta):
     """The rejected's log-probability always moves more than the chosen's: false while the rejected is the likelier."""
     speed = dpo_at_reference(p, w, l, beta)
@@ -178,7 +181,8 @@ def learning_is_mostly_suppression(p, w, l, beta):
 
 
 @theorem(Source(PAPER, "Cor. 3 read as D3, dispersion"), r"\dot U > 0 \iff \pi_w > \pi_l", claim="C4",
-         expect="refuted", **LAW)  # fmt: skip
+         expect="refuted",
+         instead=["unseen_gain_while_the_rejected_leads", "dispersion_is_transient"], **LAW)  # fmt: skip
 def mass_disperses_once_the_chosen_leads(p, w, l, beta):
     """The unseen responses gain while the chosen is likelier than the rejected: false, exactly the other way round."""
     speed = dpo_at_reference(p, w, l, beta)
@@ -243,6 +247,7 @@ def reward_model_walks_the_path_of_dpo(r, z0, w, l, beta):
 
 
 @theorem(Source(PAPER, "Sec. 3.4, the inference"), r"d_w = d_l \Rightarrow \dot U = 0", claim="C5", expect="refuted",
+         instead=["dpo_slopes_balance_too", "unseen_gain_while_the_rejected_leads"],
          p=Simplex("V"), w=Index("V"), l=Index("V"), d=Positive())  # fmt: skip
 def balance_spares_the_others(p, w, l, d):
     """Equal and opposite pushes leave every third response alone, as in a reward model: false for a softmax.

@@ -277,7 +277,8 @@ def ratio_is_the_same_for_margin_losses(p, q, a, b, beta, tau):
 
 @theorem(Source(PAPER, "Cor. 1 read as a cause"),
          r"\frac{\partial_q L}{\partial_p L} = -\frac pq \Rightarrow \dot h > 0",
-         claim="C17", expect="refuted", **LAW, z0=Reals("V"), tau=Positive())  # fmt: skip
+         claim="C17", expect="refuted", instead=["ratio_is_the_same_for_margin_losses", "ipo_flows_to_its_target"],
+         **LAW, z0=Reals("V"), tau=Positive())  # fmt: skip
 def ratio_makes_the_margin_grow_for_ever(p, w, l, z0, tau):
     """A loss whose slopes have the ratio p/q widens the margin for ever: false for IPO, which comes back."""
     push = tables.force(partial(losses.ipo, tau=tau), log(p), z0, w, l)

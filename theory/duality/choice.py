@@ -60,7 +60,7 @@ def duel_identity(x, w, u, v, y):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"y' \sim \text{uniform}", claim="C1", expect="refuted",
-         u=Reals("V"), v=Reals("V"), y=Index("V"))  # fmt: skip
+         instead=["duel_identity"], u=Reals("V"), v=Reals("V"), y=Index("V"))  # fmt: skip
 def duel_with_a_uniform_opponent(u, v, y):
     """The same with an opponent drawn uniformly: false."""
     return Equal(velocity(lambda t: log_softmax(u + t * v)[y])(0), mean(v[y] - v))
@@ -150,14 +150,22 @@ def probabilities_survive_shifts(u, v, c, y):
     )
 
 
-@theorem(Source(PAPER, "P1 read too widely"), r"P_{u/2} = P_u", claim="C3", expect="refuted", u=Reals("V"))
+@theorem(
+    Source(PAPER, "P1 read too widely"),
+    r"P_{u/2} = P_u",
+    claim="C3",
+    expect="refuted",
+    instead=["order_survives_increasing_maps", "probabilities_survive_shifts"],
+    u=Reals("V"),
+)
 def probabilities_survive_halving(u):
     """Probabilities depend on the order of utilities only, so that halving them changes nothing: false."""
     return Equal(softmax(u / 2), softmax(u))
 
 
 @theorem(Source(PAPER, "P1 read too widely"), r"g^L \ge e \Rightarrow \tilde g^L \ge \tilde e", claim="C3",
-         expect="refuted", p=Simplex("V"), gold=Index("V"), end=Index("V"), length=Positive(),
+         expect="refuted", instead=["order_survives_increasing_maps", "probabilities_survive_shifts"],
+         p=Simplex("V"), gold=Index("V"), end=Index("V"), length=Positive(),
          witness={"p": [1, 8, 1], "gold": 1, "end": 0, "length": 6})  # fmt: skip
 def exact_mode_is_ordinal(p, gold, end, length):
     """If the gold sentence is likelier than the empty one, it stays so after all utilities are halved: false.

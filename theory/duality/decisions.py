@@ -110,7 +110,8 @@ def sharpening_suffices_for_the_top_output(u, drop, top, beta):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"\exists\beta:\; \mathrm{softmax}(\beta u_1) = q", claim="C12",
-         expect="refuted", q=Simplex("V"), a=Index("V"), b=Index("V"), c=Index("V"),
+         expect="refuted",
+         instead=["sharpening_suffices_for_the_top_output"], q=Simplex("V"), a=Index("V"), b=Index("V"), c=Index("V"),
          witness={"q": [3, 2, 1], "a": 0, "b": 1, "c": 2})  # fmt: skip
 def a_temperature_repairs(q, a, b, c):
     """After one step from uniform utilities some temperature gives back the data law: false with three outputs.
@@ -148,7 +149,8 @@ def shrinking_wins_below_a_sample_size(q, s, n):
 
 
 @theorem(Source(PAPER, "P4 without its condition"), r"E\|\hat q - q\|^2 \le E\|P_T - q\|^2", claim="C13",
-         expect="refuted", q=Simplex("V"), s=Unit(), n=Positive())  # fmt: skip
+         expect="refuted",
+         instead=["shrinking_wins_below_a_sample_size"], q=Simplex("V"), s=Unit(), n=Positive())  # fmt: skip
 def inversion_never_hurts(q, s, n):
     """Inverting a run never gives a worse law than a shrunk one: false, it undoes the shrinking that helps."""
     count = dot(1 + 0 * q, 1 + 0 * q)

@@ -31,6 +31,7 @@ from theory.statement import (
     All,
     Below,
     Equal,
+    Given,
     Grows,
     Index,
     NonNegative,
@@ -90,7 +91,8 @@ def inversion_of_full_batches_is_the_law(start, u, probs, weight, q, eta):
 def inversion_under_weight_decay(start, u, probs, weight, kept, target, eta, decay):
     """Weight decay only changes the weights: omega_t = eta_t prod_{s > t} (1 - eta_s decay).
 
-    One more step shrinks what the sums miss of the target law by 1 - eta decay, and the first step misses nothing.
+    One more step shrinks what the sums miss of the target law by 1 - eta decay, and the first step misses nothing. That
+    is for eta decay <= 1: beyond it weights change sign, and where they add up to 0 there is no inverse.
     """
 
     def missed(sums):
@@ -98,10 +100,8 @@ def inversion_under_weight_decay(start, u, probs, weight, kept, target, eta, dec
 
     before = utility.Sums(u, probs, weight, kept)
     first = utility.advance(utility.run_sums(start), target, eta, decay)
-    return All(
-        Equal(missed(utility.advance(before, target, eta, decay)), (1 - eta * decay) * missed(before)),
-        Equal(utility.decayed_inverse(first, start), target),
-    )
+    shrinks = Equal(missed(utility.advance(before, target, eta, decay)), (1 - eta * decay) * missed(before))
+    return Given(1 - eta * decay, then=All(shrinks, Equal(utility.decayed_inverse(first, start), target)))
 
 
 @theorem(Source(PAPER, "ours, for P4: residual inversion"), r"q = \mathrm{softmax}(u) + \nabla\Omega(u)", claim="C7",
@@ -125,7 +125,7 @@ def law_behind_label_smoothing(u, q, s):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"(P - s/K)/(1-s) \ge 0", claim="C7", expect="refuted",
-         p=Simplex("V"), s=Unit())  # fmt: skip
+         instead=["law_behind_label_smoothing"], p=Simplex("V"), s=Unit())  # fmt: skip
 def unsmoothing_stays_in_the_simplex(p, s):
     """Taking label smoothing back always leaves a law: false for an output that is rarer than s/K."""
     return NonNegative(utility.unsmoothed(p, s))
@@ -141,7 +141,7 @@ def linear_models_add_the_kernel_times_the_residual(phi, w, target, eta):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"\text{momentum}", claim="C7", expect="refuted",
-         start=Reals("V"), q=Simplex("V"), mu=Unit())  # fmt: skip
+         instead=["inversion_counts_what_was_observed"], start=Reals("V"), q=Simplex("V"), mu=Unit())  # fmt: skip
 def inversion_ignores_the_optimiser(start, q, mu):
     """Two steps of size 1 with momentum mu can be inverted as if they were plain: false, the true weights are needed.
 

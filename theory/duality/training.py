@@ -111,6 +111,7 @@ def loss_falls_below_four(u, q, eta):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"\eta = 5", claim="C4", expect="refuted",
+         instead=["loss_falls_below_four"],
          u=Reals("V"), q=Simplex("V"), witness={"u": [0, 0], "q": [6, 5]})  # fmt: skip
 def loss_falls_at_five(u, q):
     """The same with steps of 5: false close to the uniform law of two outputs, where the curvature is 1/2."""
@@ -196,6 +197,7 @@ def order_after_one_step(u, q, a, b, d, x, eta):
 
 
 @theorem(Source(PAPER, "negative control"), r"\eta = 5/2", claim="C5", expect="refuted",
+         instead=["order_after_one_step", "two_is_sharp"],
          u=Reals("V"), q=Reals("V"), a=Index("V"), b=Index("V"), d=Positive(), x=Positive())  # fmt: skip
 def order_after_a_longer_step(u, q, a, b, d, x):
     """The same with a step of 5/2."""
@@ -238,7 +240,8 @@ def four_is_sharp_from_a_uniform_start(eta):
     return Equal(velocity(twice)(0 * eta), eta * (4 - eta) / 2)
 
 
-@theorem(Source(PAPER, "ours, negative control"), r"\eta = 5", claim="C5", expect="refuted", q=Simplex("V"),
+@theorem(Source(PAPER, "ours, negative control"), r"\eta = 5", claim="C5", expect="refuted",
+         instead=["two_outputs_never_step_further_away", "four_is_sharp_from_a_uniform_start"], q=Simplex("V"),
          a=Index("V"), b=Index("V"), witness={"q": [6, 5], "a": 0, "b": 1})  # fmt: skip
 def order_from_a_uniform_start_at_five(q, a, b):
     """Two steps of 5 from a uniform start leave every pair in the order of the data law: false."""
@@ -306,7 +309,7 @@ def features_match_moments(phi, w, q):
 
 
 @theorem(Source(PAPER, "P1 and P2 for shared parameters"), r"q_1 \ge q_2 \Rightarrow P_1 \ge P_2", claim="C6",
-         expect="refuted", growth=Positive(), s=Positive(),
+         expect="refuted", instead=["features_match_moments"], growth=Positive(), s=Positive(),
          witness={"growth": 2, "s": Fraction(1, 8)})  # fmt: skip
 def best_utility_in_a_class_keeps_the_order(growth, s):
     """Of outputs with the features 0, 1, 2 the best utilities rank the second above the third if the data do: false.

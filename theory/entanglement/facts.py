@@ -171,6 +171,7 @@ def robust_dpo_pushes_for_ever(A, B, A0, B0, beta, epsilon):
 
 
 @theorem(Source("chowdhury2024robust", "negative control"), r"L_{rob} \ge 0", claim="F3", expect="refuted",
+         instead=["robust_dpo_pushes_for_ever", "robust_dpo_is_unbiased"],
          h=Real(), beta=Positive(), epsilon=HALF)  # fmt: skip
 def robust_dpo_is_never_negative(h, beta, epsilon):
     """Robust DPO, like DPO, is never negative: false on a single pair."""
@@ -292,7 +293,7 @@ def orpo_at_the_ends(p, q, n_w, n_l, lam):
 
 
 @theorem(Source("hong2024orpo", "negative control"), r"n_l d_l \le \lambda", claim="F6", expect="refuted",
-         p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
+         instead=["orpo_at_the_ends"], p=Unit(), q=Unit(), **LENGTHS, lam=Positive())  # fmt: skip
 def orpo_pushes_the_rejected_at_most_by_lambda(p, q, n_w, n_l, lam):
     """ORPO's push on the rejected is bounded, as SimPO's is: false."""
     return AtMost(of_orpo(p, q, n_w, n_l, lam)[1], lam)
@@ -344,7 +345,7 @@ def rdpo_prices_length(net, ref, n, alpha, beta, w, l):
 
 @theorem(Source("park2024rdpo", "with the sign of later comparison tables, as recalled"),
          r"-\log\sigma(\beta h - \alpha(n_w - n_l)) = -\log\sigma(r(y_w) - r(y_l))", claim="F7", expect="refuted",
-         **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
+         instead=["rdpo_prices_length"], **REWARDED, w=Index("V"), l=Index("V"))  # fmt: skip
 def rdpo_with_the_other_sign(net, ref, n, alpha, beta, w, l):
     """The same with - alpha (n_w - n_l): false, that sign seeks length."""
     reward = reward_of(net, n, alpha, beta)
@@ -365,7 +366,7 @@ def margin_of_simpo_is_outside_beta(A, B, n_w, n_l, beta, gamma):
 
 
 @theorem(Source("meng2024simpo", "Eq. 6, with gamma inside beta"), r"L = -\log\sigma(\beta(A/n_w - B/n_l - \gamma))",
-         claim="F8", expect="refuted",
+         claim="F8", expect="refuted", instead=["margin_of_simpo_is_outside_beta"],
          A=Negative(), B=Negative(), **LENGTHS, beta=Positive(), gamma=Positive())  # fmt: skip
 def margin_of_simpo_is_inside_beta(A, B, n_w, n_l, beta, gamma):
     """SimPO asks for a margin of gamma nats per token: false, unless beta is 1."""
@@ -386,14 +387,14 @@ def apo_down_lowers_the_chosen_of_a_wide_pair(A, B, A0, B0, beta):
 
 
 @theorem(Source("doosterlinck2024apo", "negative control"), r"d_w \ge 0", claim="C11", expect="refuted",
-         **LOG_PROBS, beta=Positive())  # fmt: skip
+         instead=["apo_down_lowers_the_chosen_of_a_wide_pair"], **LOG_PROBS, beta=Positive())  # fmt: skip
 def apo_down_raises_the_chosen(A, B, A0, B0, beta):
     """APO-down never lowers the chosen: false, and not meant to be true."""
     return NonNegative(weights_of(losses.apo_down, PairLogProbs(A, B, A0, B0), beta=beta)[0])
 
 
 @theorem(Source("lu2024discopop", "negative control"), r"d_w \ge 0 \text{ at } \tau = 1/20", claim="C11",
-         expect="refuted", u=Real())  # fmt: skip
+         expect="refuted", instead=["weights_of_discopop"], u=Real())  # fmt: skip
 def discopop_is_monotone(u):
     """DiscoPOP falls as the margin grows: false, it rises between beta h = -0.119 and 0.072."""
     return NonNegative(weights_of(losses.discopop, at_margin(20 * u), beta=1 / 20, tau=1 / 20)[0])

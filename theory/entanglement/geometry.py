@@ -151,7 +151,8 @@ def weighted_margin_grows(g_w, g_l, d_w, d_l):
 
 @theorem(
     Source(PAPER, "the sentence after Eq. 5, read for every margin loss"), r"\dot A - \dot B \ge 0",
-    claim="C4", expect="refuted", g_w=Reals("d"), g_l=Reals("d"), d_w=Positive(), d_l=Positive(),
+    claim="C4", expect="refuted", instead=["margin_of_dpo_grows", "weighted_margin_grows"],
+         g_w=Reals("d"), g_l=Reals("d"), d_w=Positive(), d_l=Positive(),
 )  # fmt: skip
 def margin_grows_for_every_loss(g_w, g_l, d_w, d_l):
     """The unweighted margin never shrinks, whatever the weights: false, a length-normalised loss can shrink it."""

@@ -136,7 +136,8 @@ def no_entanglement_within_factor_two(p, w, l, d, u, v):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"\dot A \ge 0 \text{ for every } d_w, d_l", claim="C6(ii)",
-         expect="refuted", **TOKENS, d_w=Positive(), d_l=Positive())  # fmt: skip
+         expect="refuted",
+         instead=["no_entanglement_within_factor_two"], **TOKENS, d_w=Positive(), d_l=Positive())  # fmt: skip
 def no_entanglement_at_any_ratio(p, w, l, d_w, d_l):
     """One tabular token never entangles, whatever the weights: false, the factor two is sharp."""
     a, _, c = gram(p, w, l)
@@ -289,7 +290,8 @@ def both_fall_under_a_more_confident_chosen(q, share, s):
 @theorem(Source(PAPER, "Thm on multiple tokens, read without its assumption"),
          r"\dot A < 0 \text{ for a shared suffix}",
 
-         claim="C8(i)", expect="refuted", **TOKENS, q=Simplex("V"), s=Index("V", distinct=False),
+         claim="C8(i)", expect="refuted",
+         instead=["both_fall_under_a_more_confident_chosen"], **TOKENS, q=Simplex("V"), s=Index("V", distinct=False),
          n=Positive())  # fmt: skip
 def shared_suffix_lowers_the_chosen(p, w, l, q, s, n):
     """A shared suffix by itself lowers the chosen: false, where both contexts predict alike it cancels."""

@@ -73,7 +73,8 @@ def around_the_knot(s0, s1, s2, width, below):
     return before, calibration.released_piecewise(width, slopes, width, 1)
 
 
-@theorem(Source(PAPER, CODE), r"z < z' \Rightarrow h(z) \le h(z')", claim="C8", expect="refuted", **THREE,
+@theorem(Source(PAPER, CODE), r"z < z' \Rightarrow h(z) \le h(z')", claim="C8", expect="refuted",
+         instead=["piecewise_map_goes_on_from_its_knots", "increasing_maps_keep_the_order"], **THREE,
          witness={"s0": Fraction(4, 5), "s1": 1, "s2": Fraction(3, 5), "width": 10, "below": 999})  # fmt: skip
 def released_map_is_increasing(s0, s1, s2, width, below):
     """The piecewise map as released rises: false, with slopes .8, 1, .6 and knots at 10 it falls from 9.99 to 9.2."""
@@ -82,6 +83,7 @@ def released_map_is_increasing(s0, s1, s2, width, below):
 
 
 @theorem(Source(PAPER, CODE), r"h(k\delta - 0) = h(k\delta)", claim="C8", expect="refuted",
+         instead=["piecewise_map_goes_on_from_its_knots", "released_map_is_right_while_slopes_are_one"],
          **{**THREE, "below": Positive()},
          witness={"s0": 1, "s1": Fraction(1, 2), "s2": 1, "width": 10, "below": Fraction(1, 1000)})  # fmt: skip
 def released_map_is_continuous(s0, s1, s2, width, below):

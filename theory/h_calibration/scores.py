@@ -77,7 +77,7 @@ def plug_in_error_of_the_truth(share, variance, N):
 
 
 @theorem(Source(PAPER, "ours"), r"ECE = 0 \Rightarrow \text{calibrated}", claim="C11", expect="refuted",
-         m=Positive(), n=Positive(), d=Positive())  # fmt: skip
+         instead=["plug_in_error_of_the_truth"], m=Positive(), n=Positive(), d=Positive())  # fmt: skip
 def zero_binned_error_means_calibrated(m, n, d):
     """A bin without a gap holds calibrated predictions: false, two that err in opposite directions cancel."""
     binned = (m * d - n * (m * d / n)) / (m + n)
@@ -85,7 +85,8 @@ def zero_binned_error_means_calibrated(m, n, d):
 
 
 @theorem(Source(PAPER, "ours"), r"\text{top-label} \Rightarrow \text{class-wise calibrated}", claim="C11",
-         expect="refuted", a=Unit(), witness={"a": Fraction(1, 4)})  # fmt: skip
+         expect="refuted",
+         instead=["pooled_gaps_average_classwise_ones"], a=Unit(), witness={"a": Fraction(1, 4)})  # fmt: skip
 def top_label_calibration_means_classwise(a):
     """Right about its largest probability, right about each class: false, (.6, .4) and (.4, .6) may cancel."""
     b = a - 2 / 10  # posteriors of class 0; the top labels, 0 and 1, are right in a share (a + 1 - b) / 2 = .6

@@ -49,7 +49,14 @@ def uniform_prediction_has_no_pooled_gap(prior):
     return Equal(calibration.set_error(1 + 0 * prior, uniform - prior, 1 + 0 * prior), 0)
 
 
-@theorem(Source(PAPER, "ours"), r"p \equiv 1/C \Rightarrow p = \pi", claim="C6", expect="refuted", prior=Simplex("K"))
+@theorem(
+    Source(PAPER, "ours"),
+    r"p \equiv 1/C \Rightarrow p = \pi",
+    claim="C6",
+    expect="refuted",
+    instead=["uniform_prediction_has_no_pooled_gap"],
+    prior=Simplex("K"),
+)
 def uniform_prediction_is_classwise_calibrated(prior):
     """And yet its class-wise errors are |1/C - prior|, not 0."""
     uniform = (1 + 0 * prior) / total(1 + 0 * prior)
@@ -62,7 +69,9 @@ def two_contexts(a, b):
 
 
 @theorem(Source(PAPER, "abstract, read as zero loss"), r"\text{pooled loss} = 0 \Rightarrow \text{calibrated}",
-         claim="C6", expect="refuted", a=Unit(), witness={"a": Fraction(1, 4)})  # fmt: skip
+         claim="C6", expect="refuted",
+         instead=["truth_minimises_the_pooled_loss", "leaving_one_out_sees_what_pooling_hides"],
+         a=Unit(), witness={"a": Fraction(1, 4)})  # fmt: skip
 def zero_pooled_loss_means_calibrated(a):
     """Two contexts predicted (.6, .4) and (.4, .6): with both pooled gaps at zero, each context would be calibrated."""
     b = a - 2 / 10  # the posterior of the second context that closes the pooled gaps
@@ -111,7 +120,8 @@ def constant_prediction(p, q, in_one_window):
     return sum(absolute(a) + absolute(b) for a, b in gaps) / 4
 
 
-@theorem(Source(PAPER, "ours, of the " + CODE), r"L_{LOO}(q) \le L_{LOO}(p)", claim="C7", expect="refuted", q=Unit(),
+@theorem(Source(PAPER, "ours, of the " + CODE), r"L_{LOO}(q) \le L_{LOO}(p)", claim="C7", expect="refuted",
+         instead=["gap_at_the_truth_without_a_class", "exchangeable_classes_save_the_truth"], q=Unit(),
          witness={"q": Fraction(2)})  # fmt: skip
 def truth_minimises_leave_one_class_out(q):
     """The truth minimises the leave-one-class-out loss: false, a right constant has 1/2, (1/2, 1/2) has 0."""

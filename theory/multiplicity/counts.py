@@ -72,7 +72,8 @@ def one_person_may_take_all(kls, i):
 
 
 @theorem(Source(PAPER, "ours"), r"\alpha_\epsilon(\delta) \le \frac{\epsilon}{2\delta^2}", claim="C5",
-         expect="refuted", m=Unit(), epsilon=Positive(), p=Unit(), delta=Unit(),
+         expect="refuted", instead=["universal_bound_on_the_discrepancy", "one_person_may_take_all"],
+         m=Unit(), epsilon=Positive(), p=Unit(), delta=Unit(),
          witness={"m": 99, "epsilon": Fraction(1, 100), "p": 1, "delta": 3})  # fmt: skip
 def universal_bound_on_the_ambiguity(m, epsilon, p, delta):
     """The same bound on the ambiguity: false, different models may move different people.

@@ -45,7 +45,7 @@ def first_order_is_half_of_tic_only_if(I, J, K):
 
 
 @theorem(Source(PAPER, "negative control"), r"a = \tfrac{K}{2J}", claim="C6", expect="refuted",
-         I=Positive(), J=Positive(), K=Positive())  # fmt: skip
+         instead=["first_order_is_half_of_tic_only_if"], I=Positive(), J=Positive(), K=Positive())  # fmt: skip
 def first_order_is_half_of_tic(I, J, K):
     """The first-order risk is half of Takeuchi's penalty for every model: false where I is not J."""
     found = Informations(I, J, K)
@@ -53,7 +53,8 @@ def first_order_is_half_of_tic(I, J, K):
 
 
 @theorem(Source(PAPER, "negative control"), r"D[g\|p_\theta] = D[g\|p_{*}] + D[p_{*}\|p_\theta]", claim="C6",
-         expect="refuted", q=Simplex("K"), p=Simplex("K"), f=Reals("K"), g=Reals("K"), t=Positive())  # fmt: skip
+         expect="refuted", instead=["curvature_parts_the_informations"],
+         q=Simplex("K"), p=Simplex("K"), f=Reals("K"), g=Reals("K"), t=Positive())  # fmt: skip
 def pythagoras_on_a_curve(q, p, f, g, t):
     """Divergences add at the projection of a curved model too, the gap in the score taken off: false."""
     law = through(p, f, g)

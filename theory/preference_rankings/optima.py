@@ -130,7 +130,8 @@ def optimum_on_a_cycle_is_the_reference(z0, a, b, c, more, beta):
 
 
 @theorem(Source(PAPER, "Thm 3.1, without a Bradley-Terry model"), r"m^* = \tfrac{logit\,\alpha}{\beta} - c", claim="C3",
-         expect="refuted", z0=Reals("V"), a=Index("V"), b=Index("V"), c=Index("V"), more=Positive(),
+         expect="refuted", instead=["optimum_of_dpo", "optimum_on_a_cycle_is_the_reference"],
+         z0=Reals("V"), a=Index("V"), b=Index("V"), c=Index("V"), more=Positive(),
          beta=Positive(), witness={"z0": [0, 0, 0], "a": 0, "b": 1, "c": 2, "more": 1, "beta": 1})  # fmt: skip
 def optimum_of_dpo_on_a_cycle(z0, a, b, c, more, beta):
     """On the cycle, too, a policy that has the log-odds of the theorem on one of its pairs is stationary: false."""
@@ -240,7 +241,8 @@ def printed_ideal(A0, B0, n_w, n_l, alpha, beta):
 
 
 @theorem(Source(PAPER, "Cor 3.3, length-normalised"), r"\tilde m^*_{printed} \ge 0 \Rightarrow m^* \ge 0", claim="C9",
-         expect="refuted", c=Positive(), n=Positive(), more=Positive(), beta=Positive(),
+         expect="refuted", instead=["normalised_optimum_of_equal_lengths", "equal_lengths_rank_alike"],
+         c=Positive(), n=Positive(), more=Positive(), beta=Positive(),
          witness={"c": 10, "n": 10, "more": 2, "beta": Fraction(1, 5)})  # fmt: skip
 def printed_normalised_optimum_is_the_optimum(c, n, more, beta):
     """The printed length-normalised optimum ranks equal lengths as the optimum: false, it tilts n times too far."""
@@ -278,7 +280,7 @@ def vote_of_the_script(A0, B0):
 
 
 @theorem(Source(PAPER, CODE), r"\log\frac{\log ref_w}{\log ref_l} \ge 0 \iff ref_w \ge ref_l", claim="C10",
-         expect="refuted", a=Positive(), b=Positive())  # fmt: skip
+         expect="refuted", instead=["script_reverses_the_reference"], a=Positive(), b=Positive())  # fmt: skip
 def script_votes_with_the_reference(a, b):
     """The script's vote has the reference's sign: false. Log-likelihoods are -a and -b."""
     return Given(b - a, then=NonNegative(vote_of_the_script(-a, -b)))

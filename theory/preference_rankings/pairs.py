@@ -71,21 +71,22 @@ def right_reference_and_small_loss_rank_right(m, k, beta):
 
 
 @theorem(Source(PAPER, "Prop 2.6 with a larger constant"), r"c \le 0,\; L \le 0.7 \Rightarrow m \ge 0", claim="C2",
-         expect="refuted", m=Real(), k=Positive(), beta=Positive())  # fmt: skip
+         expect="refuted",
+         instead=["right_reference_and_small_loss_rank_right"], m=Real(), k=Positive(), beta=Positive())  # fmt: skip
 def right_reference_and_larger_loss_rank_right(m, k, beta):
     """The same with 0.7 in place of log 2: false, log 2 is sharp."""
     return Given(0.7 - dpo_at(m, -k, beta), then=NonNegative(m))
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"m \ge 0 \Rightarrow L \le \log 2", claim="C2", expect="refuted",
-         m=Positive(), c=Real(), beta=Positive())  # fmt: skip
+         instead=["right_reference_and_small_loss_rank_right"], m=Positive(), c=Real(), beta=Positive())  # fmt: skip
 def ranked_right_has_small_loss(m, c, beta):
     """A pair that is ranked right has a loss of at most log 2: false, from a right reference it may rise above."""
     return AtMost(dpo_at(m, c, beta), log(2 + 0 * m))
 
 
 @theorem(Source(PAPER, "Remark 2.5, negated"), r"h > 0 \Rightarrow m \ge 0", claim="C2", expect="refuted",
-         **LOG_PROBS)  # fmt: skip
+         instead=["right_reference_and_small_loss_rank_right"], **LOG_PROBS)  # fmt: skip
 def rewarded_right_is_ranked_right(A, B, A0, B0):
     """A pair that the implicit reward gets right is ranked right: false, reward accuracy is another thing."""
     pair = PairLogProbs(A, B, A0, B0)
@@ -117,7 +118,8 @@ def small_ipo_loss_ranks_right(m, k, tau):
 
 
 @theorem(Source(PAPER, "Prop A.7, read both ways"), r"m \ge 0 \Rightarrow L \le (1/2\tau - c)^2", claim="C5",
-         expect="refuted", m=Positive(), k=Positive(), tau=Positive())  # fmt: skip
+         expect="refuted",
+         instead=["small_ipo_loss_ranks_right"], m=Positive(), k=Positive(), tau=Positive())  # fmt: skip
 def ranked_right_has_small_ipo_loss(m, k, tau):
     """The converse: false, a margin far beyond the target is ranked right at a large loss."""
     return AtMost(ipo_at(m, 1 / (2 * tau) - k, tau), k**2)

@@ -70,6 +70,7 @@ def first_move_of_the_win_rate(ref, v, w, l, beta):
 
 
 @theorem(Source(PAPER, "Sec. 5, read as a law"), r"\dot m > 0 \Rightarrow \dot W \ge 0", claim="C12", expect="refuted",
+         instead=["first_move_of_the_win_rate", "on_policy_pairs_start_together"],
          ref=Simplex("V"), r=Reals("V"), w=Index("V"), l=Index("V"), k=Positive(), beta=Positive(),
          witness={"ref": [1, 3, 3], "r": [0, 0, -2], "w": 0, "l": 1, "k": 1, "beta": 1})  # fmt: skip
 def ranking_and_win_rate_start_together(ref, r, w, l, k, beta):

@@ -154,6 +154,7 @@ def threshold_rises_once_it_is_positive(z, l):
 
 
 @theorem(Source(PAPER, "ours, negative control"), r"\dot\theta \ge 0", claim="C6", expect="refuted",
+         instead=["threshold_rises_once_it_is_positive"],
          p=Simplex("V"), l=Index("V"), witness={"p": [1, 7], "l": 1})  # fmt: skip
 def threshold_always_rises(p, l):
     """The threshold rises at any moment: false while the rejected response has most of the mass."""

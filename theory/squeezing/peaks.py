@@ -114,7 +114,8 @@ def majority_rule_is_sharp(u):
 
 
 @theorem(Source(PAPER, "App. E, Claim 2 read for any law"), r"p_- \le \tfrac1{100} \Rightarrow \text{only } * \text{"
-         r" wins}", claim="C3", expect="refuted", p=Simplex("V"), l=Index("V"), i=Index("V"), m=Index("V"),
+         r" wins}", claim="C3", expect="refuted",
+         instead=["winners_by_peakiness", "majority_rule"], p=Simplex("V"), l=Index("V"), i=Index("V"), m=Index("V"),
          s=Positive(), witness={"p": [60, 59, 1, 1], "l": 3, "i": 1, "m": 0, "s": 1})  # fmt: skip
 def a_rare_rejected_feeds_the_top_alone(p, l, i, m, s):
     """Pushing down a response of 1 per cent or less lowers all but the most likely: false, two leaders both rise."""
@@ -149,7 +150,8 @@ def losers_fall_faster_as_the_rejected_gets_rare(r, i, q):
 
 
 @theorem(Source(PAPER, "App. E, Claim 4, second half"), r"p_- \downarrow \;\Rightarrow\; \alpha_* \uparrow", claim="C4",
-         expect="refuted", r=Unit(), q=Unit(), shrink=Unit(), s=Positive())  # fmt: skip
+         expect="refuted", instead=["losers_fall_faster_as_the_rejected_gets_rare", "a_rare_rejected_gives_nothing_up"],
+         r=Unit(), q=Unit(), shrink=Unit(), s=Positive())  # fmt: skip
 def rarer_rejected_lifts_the_top_more(r, q, shrink, s):
     """The rarer the rejected response, the more the most likely one gains from pushing it down: false."""
 
