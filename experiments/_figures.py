@@ -57,8 +57,8 @@ def caption(figure: Figure, words: str) -> float:
     top = -_PAD / 72 / height
     if words:
         figure.text(
-            _PAD / 72 / width, top, "\n".join(_wrapped(width, words)), va="top", ha="left", fontsize=_SIZE, color="0.25",
-            linespacing=_LEADING, parse_math=False, in_layout=False,
+            _PAD / 72 / width, top, "\n".join(_wrapped(width, words)), va="top", ha="left", fontsize=_SIZE,
+            color="0.25", linespacing=_LEADING, parse_math=False, in_layout=False,
         )  # fmt: skip
     return caption_height(width, words)
 

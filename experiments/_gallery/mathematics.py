@@ -12,6 +12,9 @@ def mathml(latex: str) -> str:
     """Display mathematics. Raises ValueError for LaTeX that cannot be converted whole."""
     from latex2mathml.converter import convert
 
+    bare = latex.replace(r"\{", "").replace(r"\}", "")
+    if bare.count("{") != bare.count("}"):
+        raise ValueError(f"LaTeX {latex!r}: its braces do not match")
     try:
         found = convert(latex.replace("~", r"\ "), display="block")
     except Exception as error:  # the converter has no common class of errors

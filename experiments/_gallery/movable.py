@@ -32,7 +32,7 @@ class Slider:
     """
 
     label: str
-    values: Sequence[float]
+    values: Values
     shown: Sequence[str] = ()
     start: int = 0
 
@@ -195,15 +195,15 @@ def drawn(movable: Movable) -> dict[str, Any]:
             "legend": [m for m in marks if m["label"]],
         })  # fmt: skip
     readings = [
-        {"label": r.label, "by": list(r.by), "shown": _each(r.values, lambda row: [[_shown(r.form, v)] for v in row])}
-        for r in movable.readings
+        {"label": r.label, "by": list(r.by), "shown": _each(r.values, _words(r.form))} for r in movable.readings
     ]
     sliders = [
         {"label": s.label, "last": len(s.values) - 1, "start": s.start, "shown": s.words()} for s in movable.sliders
     ]
-    box = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
+    inside = {"left": LEFT, "right": WIDTH - RIGHT, "top": TOP, "bottom": HEIGHT - BOTTOM}
     return {
-        "title": movable.title, "caption": movable.caption, "sliders": sliders, "panels": panels, "box": box,
+        "title": movable.title, "caption": movable.caption, "sliders": sliders, "panels": panels,
+        "box": {"width": WIDTH, "height": HEIGHT, **inside},
         "readings": [{"label": r["label"], "now": _at(r["shown"], r["by"], places)[0]} for r in readings],
         "data": {
             "sliders": [s["shown"] for s in sliders],
@@ -213,10 +213,15 @@ def drawn(movable: Movable) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _shown(form: str, value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a reading: must be a finite number or a word")
-    return value if isinstance(value, str) else form.format(value).replace("-", "\N{MINUS SIGN}")
+def _words(form: str) -> Callable[[Any], list[list[str]]]:
+    """Numbers or words as they are shown, each a list of its own: it has an axis for every slider."""
+
+    def shown(value: Any) -> str:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("a reading: must be a finite number or a word")
+        return value if isinstance(value, str) else form.format(value).replace("-", "\N{MINUS SIGN}")
+
+    return lambda row: [[shown(value)] for value in row]
 
 
 def _placed(panel: Panel, mark: Mark, sliders: Sequence[Slider]) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def page(name: str, folder: Path) -> Page:
     keys = [key for key, _ in Counter(t.source.key for t in proofs).most_common()]
     checks = _checks(record.get("claims", []))
     claims = [_claim(t, proof, keys[0], checks.get(t.id, [])) for t, proof in proofs.items()]
-    figures = [_figure(name, folder, f["name"], f["caption"]) for f in record.get("figures", [])]
-    shown = next((f for f in record.get("figures", []) if "diagram" in f["name"]), *record.get("figures", [])[:1] or [None])
+    drawn = [(f["name"], f["caption"]) for f in record.get("figures", [])]
+    shown = [f for f in drawn if "diagram" in f[0]] or drawn
     return Page(
         name=name,
         title=experiments.title(name).rstrip("."),
@@ -92,17 +92,17 @@ def page(name: str, folder: Path) -> Page:
         holding=[c for c in claims if c["kind"] != "refuted"],
         movable=movable.drawn(experiment.movable(experiment.setup())) if experiment.movable else None,
         findings=record.get("findings", []),
-        figures=figures,
-        thumbnail=picture(folder / f"{shown['name']}.png", shown["caption"], THUMBNAIL) if shown else None,
+        figures=[_figure(name, folder, *figure) for figure in drawn],
+        thumbnail=picture(folder / f"{shown[0][0]}.png", shown[0][1], THUMBNAIL) if shown else None,
         record=_settings(experiment, record) if record else None,
         missing="" if record else f"{name}: no run is recorded at {path}; python -m experiments.{name} makes one",
     )
 
 
-def counted(kinds: Sequence[str]) -> list[dict[str, Any]]:
+def counted(kinds: list[str]) -> list[dict[str, Any]]:
     """How many verdicts of each kind there are, in the order of ``KINDS``."""
-    counts = Counter(kinds)
-    return [{"kind": k, "count": counts[k], "sign": sign, "words": words} for k, (sign, words) in KINDS.items() if counts[k]]
+    there = [kind for kind in KINDS if kind in kinds]
+    return [{"kind": k, "count": kinds.count(k), "sign": KINDS[k][0], "words": KINDS[k][1]} for k in there]
 
 
 # -- the record --------------------------------------------------------------------------------------------------------
@@ -144,7 +144,8 @@ def _checks(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]
         if row["expect"] == "refuted":
             said = f"simulation: violated by {gap} in {over}" if row["holds"] else f"simulation: NOT violated in {over}"
         else:
-            said = f"simulation: {'gap' if row['holds'] else 'DOES NOT HOLD: gap'} {gap}, tolerance {tolerance}, in {over}"
+            said = f"simulation: gap {gap}, tolerance {tolerance}, in {over}"
+            said = said if row["holds"] else f"DOES NOT HOLD: {said}"
         found.setdefault(row["id"], []).append({"summary": said, "why": f"The tolerance: {why}."})
     return found
 
@@ -153,9 +154,9 @@ def _checks(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, str]]
 
 
 def _claim(theorem: Theorem, proof: _ledger.Proof, key: str, checks: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    kind = "open" if not proof.holds else {"proved": "every" if proof.sizes == "every" else "sizes"}.get(
-        proof.verdict, proof.verdict
-    )
+    kind = proof.verdict if proof.holds else "open"
+    if kind == "proved":
+        kind = "every" if proof.sizes == "every" else "sizes"
     details = {"refuted": "Counterexample", "checked": "On", "open": "Reason"}
     return {
         "claim": theorem.claim or theorem.name.replace("_", " "),

@@ -21,8 +21,10 @@ def index(pages: Sequence[Page]) -> str:
     """The first page: a card a phenomenon, and all verdicts counted, borrowed theorems once."""
     kinds = {c["anchor"] + c["statement"]: c["kind"] for p in pages for c in (*p.refuted, *p.holding)}
     moving = sum(p.movable is not None for p in pages)
-    return _templates().get_template("index.html").render(
-        pages=pages, counted=counted(list(kinds.values())), movable=moving
+    return (
+        _templates()
+        .get_template("index.html")
+        .render(pages=pages, counted=counted(list(kinds.values())), movable=moving)
     )
 
 

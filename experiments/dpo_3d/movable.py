@@ -71,8 +71,9 @@ def movable(setup: Setup) -> Movable:
     return Movable(
         "The three D's over beta",
         "DPO in a table of ten responses, in closed form. Choose where the training starts and how strongly it is held "
-        "to its reference (β). Drastic drop: the rejected falls like a power of time. Degradation: the margin is gained "
-        "by suppressing it. Dispersion: what it loses goes to responses that nobody ranked. Try the chosen off-policy.",
+        "to its reference (β). Drastic drop: the rejected falls like a power of time. Degradation: the margin is "
+        "gained by suppressing it. Dispersion: what it loses goes to responses that nobody ranked. Try the "
+        "chosen off-policy.",
         [
             Slider("start", range(len(SCENARIOS)), [s.title for s in SCENARIOS.values()], start=1),
             Slider("β (1/nat)", BETAS, start=20),

@@ -81,8 +81,8 @@ def movable(setup: Setup) -> Movable:
     )
     return Movable(
         "Order first, numbers later",
-        "Utilities of 16 contexts with 8 outputs each, trained from a uniform start. Without sharing (ρ = 0, a table) every "
-        "pair is in order after the first step, long before the numbers are right. Let outputs share parameters, "
+        "Utilities of 16 contexts with 8 outputs each, trained from a uniform start. Without sharing (ρ = 0, a table) "
+        "every pair is in order after the first step, long before the numbers are right. Let outputs share parameters, "
         "and order itself becomes something that has to be learnt; at ρ = 1 some of it never is.",
         [Slider("sharing ρ, from a table to a shared kernel", RHOS, [f"{x:.2f}" for x in RHOS]),
          Slider("step of descent", steps, [f"{n:,}" for n in steps.tolist()], start=4)],
@@ -92,4 +92,3 @@ def movable(setup: Setup) -> Movable:
             Reading("KL left", found.left, both, "{:.1%}"),
         ],
     )  # fmt: skip
-

@@ -102,10 +102,10 @@ def movable(setup: Setup) -> Movable:
     )
     return Movable(
         "When does the preferred response fall?",
-        f"A pair of responses that differ in one token and share {SUFFIX} more. Choose how hard a step pushes the chosen "
-        "against the rejected (κ) and how much their gradients share (the cosine): the theorem says on which side of "
-        "the lines both move together; the path is a training, computed with JAX. Try κ = 1: the top of the blue region "
-        "is its only safe place when the cosine is near 1. Try a start just inside the blue: the training may leave it.",
+        f"Two responses that differ in one token and share {SUFFIX} more. Choose how hard a step pushes the chosen "
+        "against the rejected (κ) and how much their gradients share (the cosine). The theorem says in which region "
+        "both move together; the path is a training. Near a cosine of 1 only κ = 1 is safe. Start just inside the "
+        "blue: does the training stay there?",
         [Slider("κ at the start", KAPPAS, start=7), Slider("cosine at the start", COSINES, start=12)],
         [plane, log_probs],
         [

@@ -38,8 +38,8 @@ def movable(setup: Setup) -> Movable:
     ticks = (0.5, 1, 2, 4)
     landscape = Panel(
         "The loss against the temperature",
-        "The h-calibration loss of predictions at temperature T, where 1 is the truth: pooled over all events, and with "
-        "each class left out in turn. A mark stands where each is least.",
+        "The h-calibration loss of predictions at temperature T, where 1 is the truth: pooled over all events, and "
+        "with each class left out in turn. A mark stands where each is least.",
         Axis("temperature T (the truth: 1)", 0.5, 4, ticks, log=True),
         Axis("population loss (of a probability)", 0, 0.16, (0, 0.04, 0.08, 0.12, 0.16)),
         [
@@ -70,7 +70,7 @@ def movable(setup: Setup) -> Movable:
     )  # fmt: skip
     return Movable(
         "Which loss has its minimum at the truth?",
-        "Two Gaussian classes whose posteriors are known exactly, so that T = 1 is the truth; losses in the population, "
+        "Two Gaussian classes whose posteriors are known exactly, so that T = 1 is the truth; losses in the population "
         "without noise. Make one class rare: the pooled loss stays, the loss that leaves one class out calls another "
         "temperature best.",
         [Slider("prior of the rarer class", PRIORS, [f"{x:.2f}" for x in PRIORS], start=6),

@@ -29,13 +29,13 @@ def movable(setup: Setup) -> Movable:
     flips = (low <= 0.5) & (high >= 0.5)
     moved = moved[..., order]
     people = np.arange(1, len(risk) + 1)
+    places = np.broadcast_to(people, low.shape)
     ambiguity, flipped, width = moved.mean(axis=-1), flips.mean(axis=-1), (high - low).mean(axis=-1)
 
-    def bars(here: np.ndarray, **look: object) -> Mark:
+    def bars(here: np.ndarray, label: str, colour: str) -> Mark:
         """The ranges of the people in ``here`` (shares, people)."""
-        some = [[v[k] for v in (np.broadcast_to(people, low.shape)[i], low[i], high[i])] for i, k in enumerate(here)]
-        return Mark("bars", *([s[j].tolist() for s in some] for j in (0, 1)), (0,),
-                    top=[s[2].tolist() for s in some], **look)  # fmt: skip
+        x, y, top = ([row[k].tolist() for row, k in zip(v, here, strict=True)] for v in (places, low, high))
+        return Mark("bars", x, y, (0,), top, label, colour, width=3)
 
     both = (0, 1)
     ranges = Panel(
@@ -46,8 +46,8 @@ def movable(setup: Setup) -> Movable:
         Axis("risk", 0, 1, (0, 0.25, 0.5, 0.75, 1)),
         [
             Mark("line", [0, len(risk) + 1], [0.5, 0.5], colour="grey", width=1, dash="2 4"),
-            bars(~flips, label="range of risks", colour="blue", width=3),
-            bars(flips, label="… in which the label changes", colour="red", width=3),
+            bars(~flips, "range of risks", "blue"),
+            bars(flips, "… in which the label changes", "red"),
             Mark("dots", people, risk, label="best model", colour="ink", width=5),
         ],
     )
@@ -70,10 +70,10 @@ def movable(setup: Setup) -> Movable:
     )  # fmt: skip
     return Movable(
         "What could you be told by a model that is almost as good?",
-        "Sixty people with two features, a logistic model of their labels, and all models whose loss exceeds the best by "
-        "at most ε. Each bar is solved for, not sampled. See how little loss it takes until somebody's label hangs on "
-        "which of two equally good models one happened to fit.",
-        [Slider("ε, as a share of the best model's loss", SHARES, [f"{s:.2%}" for s in SHARES], start=10),
+        "Sixty people with two features, a logistic model of their labels, and all models whose loss exceeds the best "
+        "by at most ε. Each bar is solved for, not sampled. See how little loss it takes until somebody's label hangs "
+        "on which of two equally good models one happened to fit.",
+        [Slider("ε, as a share of the best model's loss", SHARES, [f"{s:.2%}" for s in SHARES], start=15),
          Slider("δ, how far a risk must move to count", DELTAS, start=2)],
         [ranges, who],
         [
