@@ -118,12 +118,18 @@ def test_every_statement_is_typeset():
 
 def test_latex_that_cannot_be_typeset_is_refused():
     with pytest.raises(ValueError, match="cannot be converted"):
-        mathml(r"\frac{1}")
+        mathml(r"a_b_c")
     with pytest.raises(ValueError, match="braces"):
         mathml(r"\{ \frac{1}{2 \}")
     with pytest.raises(ValueError, match="a command is left"):
         mathml(r"a \nosuchcommand b")
-    assert "<mo>⟺</mo>" in mathml(r"a < b \iff c") and "&lt;" in mathml("a < b")
+    assert ">⟺</mo>" in mathml(r"a < b \iff c") and "&lt;" in mathml("a < b")
+    assert '<mo form="prefix">−</mo>' in mathml("f(-x)") and "prefix" not in mathml("f(y - x)")
+
+
+def test_a_line_may_end_outside_of_brackets_only():
+    assert mathml(r"a = b,\; c = d \iff e").count("<math") == 3
+    assert mathml(r"f(a,\; b)").count("<math") == 1
 
 
 def test_pages_stand_alone_and_are_sound(folder):
@@ -155,7 +161,7 @@ def test_a_page_says_what_theory_and_record_say(folder):
     stated = theory.theorems("duality")
     seen = Seen(text)
     assert [t for t in stated if t.name not in seen.ids] == []
-    assert text.count("<math") == len(stated)
+    assert text.count('<div class="math"><math') == len(stated)
     refuted = [t for t in stated if t.expect == "refuted"]
     assert text.count("Counterexample:") == len(refuted)
     assert f"detail &lt;of&gt; {refuted[0].name}" in text and "detail <of>" not in text
@@ -165,7 +171,7 @@ def test_a_page_says_what_theory_and_record_say(folder):
     for name in record["setup"]:
         assert f"<code>{name}</code>" in text
     assert f"jax {record['versions']['jax']}" in text
-    assert "python -m experiments.duality" in text
+    assert "<pre><code>python -m experiments.duality</code></pre>" in text
 
 
 def test_the_index_counts_borrowed_theorems_once(folder):
@@ -251,6 +257,14 @@ def test_without_a_run_a_page_says_so(kept, tmp_path, capsys):
     assert front.main(["gallery", "real_model", "--out", str(tmp_path), "--record", str(tmp_path / "figures")]) == 0
     text = (tmp_path / "real_model.html").read_text(encoding="utf-8")
     assert "diagram.png is missing; python -m experiments.real_model draws it" in text and faults(text) == []
+
+
+def test_the_record_says_how_it_was_made():
+    experiment = experiments.load("duality")
+    record = json.loads((RECORD / "duality/numbers.json").read_text(encoding="utf-8"))
+    record["setup"]["network_steps"], record["seed"], record["versions"]["precision"] = 32, 7, "float32"
+    made = pages._settings(experiment, record)["command"]
+    assert made == "python -m experiments.duality --network-steps 32 --seed 7 --no-x64"
 
 
 def test_what_is_not_as_expected_is_said(kept):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import theory
 from experiments._gallery import movable
 from experiments._gallery.mathematics import mathml
 from experiments._gallery.pictures import THUMBNAIL, Picture, picture
+from experiments._record import plain
 from experiments._terminal import number
 from experiments.harness import Experiment
 from theory import _ledger
@@ -75,7 +77,8 @@ def page(name: str, folder: Path) -> Page:
     path = folder / "numbers.json"
     record = _read(path, name)
     stated = dict(experiment.borrowed or {name: theory.theorems(name)})
-    proofs = {t: _ledger.verdicts(phenomenon)[t.name] for phenomenon, some in stated.items() for t in some}
+    known = {phenomenon: _ledger.verdicts(phenomenon) for phenomenon in stated}
+    proofs = {t: known[phenomenon][t.name] for phenomenon, some in stated.items() for t in some}
     keys = [key for key, _ in Counter(t.source.key for t in proofs).most_common()]
     checks = _checks(record.get("claims", []))
     claims = [_claim(t, proof, keys[0], checks.get(t.id, [])) for t, proof in proofs.items()]
@@ -125,7 +128,12 @@ def _read(path: Path, name: str) -> dict[str, Any]:
 def _settings(experiment: Experiment, record: Mapping[str, Any]) -> dict[str, Any]:
     meanings = {f.name: f.metadata["help"] for f in fields(experiment.setup)}
     rows = [{"name": n, "value": _value(v), "meaning": meanings.get(n, "")} for n, v in record["setup"].items()]
-    return {"seed": record["seed"], "versions": record["versions"], "settings": rows}
+    usual, seed = plain(asdict(experiment.setup())), record["seed"]
+    changed = {n.replace("_", "-"): v for n, v in record["setup"].items() if n in usual and v != usual[n]}
+    flags = [f"--{n} {shlex.quote(str(v))}" for n, v in (changed | ({"seed": seed} if seed else {})).items()]
+    flags += ["--no-x64"] if record["versions"].get("precision") == "float32" else []
+    command = " ".join([f"python -m experiments.{experiment.name}", *flags])
+    return {"seed": seed, "versions": record["versions"], "settings": rows, "command": command}
 
 
 def _value(x: Any) -> str:

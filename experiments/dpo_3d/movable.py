@@ -80,8 +80,8 @@ def movable(setup: Setup) -> Movable:
         ],
         [path, margin],
         [
-            Reading("the drop is like time to the power", -exponent, both, "{:.2f}"),
+            Reading("drop of the rejected in the last decade, like time to the power", -exponent, both, "{:.2f}"),
             Reading("share of the margin gained by suppression", share, both, "{:.0%}"),
-            Reading("unseen mass, at most over at first", rise, both, "{:.2f} times"),
+            Reading("largest unseen mass, over that at first", rise, both, "{:.2f} times"),
         ],
     )

@@ -69,7 +69,7 @@ def movable(setup: Setup) -> Movable:
     begun = np.asarray(case(found.kappa[..., 0], found.cosine[..., 0]))
     ends = np.sign(found.chosen[..., -1]), np.sign(found.rejected[..., -1])
     ended = np.where(ends[0] > 0, np.where(ends[1] > 0, Case.BOTH_RISE, Case.IDEAL), Case.BOTH_FALL)
-    reach = float(np.ceil(np.abs([found.chosen, found.rejected]).max()))
+    reach = 4 * float(np.ceil(np.abs([found.chosen, found.rejected]).max() / 4))
     plane = Panel(
         "Where the training goes",
         "The plane of kappa and the cosine of the two gradients: both responses fall on the left above the line "

@@ -41,7 +41,7 @@ def movable(setup: Setup) -> Movable:
         "The h-calibration loss of predictions at temperature T, where 1 is the truth: pooled over all events, and "
         "with each class left out in turn. A mark stands where each is least.",
         Axis("temperature T (the truth: 1)", 0.5, 4, ticks, log=True),
-        Axis("population loss (of a probability)", 0, 0.16, (0, 0.04, 0.08, 0.12, 0.16)),
+        Axis("population loss (of a probability)", 0, 0.5, (0, 0.1, 0.2, 0.3, 0.4, 0.5)),
         [
             Mark("line", [1, 1], [0, 1], colour="grey", width=1.5),
             Mark("line", grid, found[:, :, SHOWN, 1], both, label="pooled", colour="blue", width=3),
