@@ -1,4 +1,4 @@
-"""List the experiments, or run all: ``python -m experiments``, ``python -m experiments all [--quick] [--out DIR]``."""
+"""List the experiments, run all, or build the gallery: ``python -m experiments [all | gallery] [flags]``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ USAGE = """\
 python -m experiments               this list
 python -m experiments.NAME [flags]  one experiment; --quick for a small run, --help for its numbers
 python -m experiments all [flags]   every one, with the same flags (--quick, --seed, --out, --format, --x64, --resume)
+python -m experiments gallery       what they left as a folder of pages: statements, proofs, figures, some that move
 """
 
 
@@ -47,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv[0] == "all":
         return run_all(argv[1:])
+    if argv[0] == "gallery":
+        from experiments import _gallery
+
+        return _gallery.main(argv[1:])
     hint = f"python -m experiments.{argv[0]}" if argv[0] in experiments.names() else "python -m experiments lists them"
     print(f"experiments: {argv[0]!r} is not a command; {hint}", file=sys.stderr)
     return 2

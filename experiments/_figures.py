@@ -53,18 +53,25 @@ def caption(figure: Figure, words: str) -> float:
 
     It stands outside of the figure's own area, so that nothing moves in there; ``write`` saves both.
     """
-    if not words:
-        return 0.0
     width, height = figure.get_size_inches()
+    top = -_PAD / 72 / height
+    if words:
+        figure.text(
+            _PAD / 72 / width, top, "\n".join(_wrapped(width, words)), va="top", ha="left", fontsize=_SIZE,
+            color="0.25", linespacing=_LEADING, parse_math=False, in_layout=False,
+        )  # fmt: skip
+    return caption_height(width, words)
+
+
+def caption_height(width: float, words: str) -> float:
+    """Height of a caption below a figure of that width, inches."""
+    return (len(_wrapped(width, words)) * _SIZE * _LEADING + 2 * _PAD) / 72 if words else 0.0
+
+
+def _wrapped(width: float, words: str) -> list[str]:
     letters = int((72 * width - 2 * _PAD) / (0.52 * _SIZE))  # DejaVu Sans is about half as wide as high
     kept = re.sub(r"(?<=\d) (?=[a-z])", "\N{NO-BREAK SPACE}", words)  # a number stays with its noun
-    lines = [line for part in kept.split("\n") for line in textwrap.wrap(part, letters) or [""]]
-    top = -_PAD / 72 / height
-    figure.text(
-        _PAD / 72 / width, top, "\n".join(lines), va="top", ha="left", fontsize=_SIZE, color="0.25",
-        linespacing=_LEADING, parse_math=False, in_layout=False,
-    )  # fmt: skip
-    return (len(lines) * _SIZE * _LEADING + 2 * _PAD) / 72
+    return [line for part in kept.split("\n") for line in textwrap.wrap(part, letters) or [""]]
 
 
 def write(figure: Figure, below: float, path: Path) -> None:

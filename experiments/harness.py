@@ -45,6 +45,8 @@ from theory.statement import Theorem
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from experiments._gallery.movable import Movable
+
 __all__ = [
     "Check", "Experiment", "Report", "Row", "Verdicts", "agrees", "along", "constant", "drift", "host", "knob", "main",
     "measured", "refuted", "word_of",
@@ -143,6 +145,7 @@ class Experiment:
     made instead of all this.
     borrowed: by phenomenon the theorems it is held against, where it has no theory of its own but tries other ones'.
     findings(setup, measured): what no theorem promises, one mapping a row; printed, and kept in the record.
+    movable(setup): a figure that the reader of the gallery can move.
 
     Raises ValueError for fields without help, flags that clash, or a user without a report.
     """
@@ -158,6 +161,7 @@ class Experiment:
     report: Callable[..., Report] | None = None
     borrowed: Mapping[str, Sequence[Theorem]] | None = None
     findings: Callable[..., Sequence[Mapping[str, Any]]] | None = None
+    movable: Callable[[Any], Movable] | None = None
 
     def __post_init__(self) -> None:
         _flags.check_fields(self.name, (_flags.Run, self.setup, self.user))

@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments.dpo_3d import linear, mends, network, run, table, user
 from experiments.dpo_3d.claims import claims
+from experiments.dpo_3d.movable import movable
 from experiments.dpo_3d.setup import SCENARIOS, Setup
 from experiments.harness import Experiment, Verdicts, main
 from sandbox.statistics import mean
@@ -130,8 +131,9 @@ def series(found: Found) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "dpo_3d", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
-)
+    "dpo_3d", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report,
+    movable=movable,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

@@ -23,6 +23,7 @@ import numpy as np
 
 from experiments.duality import measure, network, user
 from experiments.duality.measure import FOUR, LARGE, SMALL_LAW, STEPS, WIDTHS, sample_sizes
+from experiments.duality.movable import movable
 from experiments.duality.setup import Setup
 from experiments.harness import Check, Experiment, Verdicts, agrees, along, constant, main, measured, refuted
 from sandbox import utility
@@ -189,8 +190,9 @@ STAGES = {
     **network.STAGES,
 }
 EXPERIMENT = Experiment(
-    "duality", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
-)
+    "duality", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report,
+    movable=movable,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

@@ -166,27 +166,31 @@ def duels(setup: Setup, key: Array) -> dict[str, Array]:
 # -- from a table to a network -----------------------------------------------------------------------------------------
 
 
-def sharing(setup: Setup, key: Array) -> dict[str, Array]:
-    """Utilities moved through the kernel (1 - rho) I + rho S: order accuracy when the KL first falls to each level.
+def shared_run(key: Array, rho: Any, steps: int) -> tuple[Array, Array]:
+    """Random laws (16, 8), and utilities (steps, 16, 8) moved through the kernel (1 - rho) I + rho S.
 
-    S is the Gram matrix of 64 random features of 128 pairs of context and output, with mean diagonal 1. NaN where a
-    level is not reached.
+    S is the Gram matrix of 64 random features of 128 pairs of context and output, with mean diagonal 1.
     """
+    keys = jax.random.split(key)
+    q = flat_dirichlet(keys[0], (CONTEXTS, OUTPUTS))
+    features = jax.random.normal(keys[1], (CONTEXTS * OUTPUTS, FEATURES)) / np.sqrt(FEATURES)
+
+    def once(u: Array, _: None) -> tuple[Array, Array]:
+        residual = (q - jax.nn.softmax(u)).ravel()
+        push = (1 - rho) * residual + rho * (features @ (residual @ features))
+        u = u + 0.5 * push.reshape(u.shape)
+        return u, u
+
+    return q, lax.scan(once, nothing(q), None, length=steps)[1]
+
+
+def sharing(setup: Setup, key: Array) -> dict[str, Array]:
+    """Runs that share more and more: order accuracy when the KL first falls to each level; NaN where it never does."""
     rho = jnp.linspace(0, 1, setup.levels)
     marks = jnp.asarray(recorded_steps(setup.sharing_steps))
 
     def run(key: Array, rho: Array) -> tuple[Array, Array]:
-        keys = jax.random.split(key)
-        q = flat_dirichlet(keys[0], (CONTEXTS, OUTPUTS))
-        features = jax.random.normal(keys[1], (CONTEXTS * OUTPUTS, FEATURES)) / np.sqrt(FEATURES)
-
-        def once(u: Array, _: None) -> tuple[Array, Array]:
-            residual = (q - jax.nn.softmax(u)).ravel()
-            push = (1 - rho) * residual + rho * (features @ (residual @ features))
-            u = u + 0.5 * push.reshape(u.shape)
-            return u, u
-
-        path = lax.scan(once, nothing(q), None, length=setup.sharing_steps)[1]
+        q, path = shared_run(key, rho, setup.sharing_steps)
         found = scores(path, q)
         start = jnp.mean(divergence(q, jnp.full_like(q, 1 / OUTPUTS)))
         left = found["kl"] / start

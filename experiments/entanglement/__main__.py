@@ -23,6 +23,7 @@ import numpy as np
 
 from experiments.entanglement import user
 from experiments.entanglement.measure import STAGES
+from experiments.entanglement.movable import movable
 from experiments.entanglement.sentiment import SUFFIXES
 from experiments.entanglement.setup import Setup
 from experiments.harness import Check, Experiment, Verdicts, agrees, along, constant, drift, main, measured, refuted
@@ -178,8 +179,9 @@ def series(found: Found) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "entanglement", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
-)
+    "entanglement", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report,
+    movable=movable,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

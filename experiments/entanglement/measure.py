@@ -15,9 +15,9 @@ from jax.flatten_util import ravel_pytree
 from experiments.entanglement.sentiment import sentiment
 from experiments.entanglement.setup import Setup
 from sandbox import losses, tables
-from sandbox.dynamics import descent, flow, log_times, train
+from sandbox.dynamics import Run, descent, flow, log_times, train
 from sandbox.losses import PairLogProbs, margin_weights
-from sandbox.measures import Case, first_order_changes, gradient_products, kappa
+from sandbox.measures import Case, GradientProducts, first_order_changes, gradient_products, kappa
 from sandbox.pair_training import train_linear
 from sandbox.policies import (
     linear_logits,
@@ -84,7 +84,8 @@ class RandomPair(NamedTuple):
     ratio: Array
 
 
-def _random_pair(setup: Setup, key: Array) -> RandomPair:
+def random_pair(setup: Setup, key: Array) -> RandomPair:
+    """A random policy, a pair whose contexts are shared at random, and a ratio."""
     keys = jax.random.split(key, 7)
     shape = (setup.tokens, setup.features)
     shared, own = jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape)
@@ -100,7 +101,7 @@ def _random_pair(setup: Setup, key: Array) -> RandomPair:
 
 
 def _random_step(setup: Setup, key: Array) -> dict[str, Array]:
-    theta, *pair, ratio = _random_pair(setup, key)
+    theta, *pair, ratio = random_pair(setup, key)
 
     def log_probs(theta: Array) -> Array:
         return response_log_probs(theta, *pair)
@@ -135,16 +136,27 @@ def follow(setup: Setup, key: Array, sweep: Sweep) -> dict[str, Any]:
 
 
 def _random_run(setup: Setup, key: Array) -> dict[str, Array]:
-    theta, *pair, ratio = _random_pair(setup, key)
-    g_w, g_l = jax.jacrev(response_log_probs)(theta, *pair).reshape(2, -1)
+    pair = random_pair(setup, key)
+    run, products, _ = flex_run(setup, pair, setup.run_steps)
+    theta, *rest, ratio = pair
+    chosen, rejected = response_log_probs(run.params, *rest) - response_log_probs(theta, *rest)
+    return {"kappa": ratio, "cosine": products.cosine, "chosen": chosen, "rejected": rejected}
+
+
+def flex_run(setup: Setup, pair: RandomPair, steps: int, **kept: Any) -> tuple[Run, GradientProducts, tuple[Any, Any]]:
+    """Flex-DPO from the pair's policy: the run, the products of the gradients at its start, and its two betas.
+
+    The betas give kappa at the start its value; their ratio is that of the weights d_w and d_l at every step. ``kept``
+    is that of ``train_linear``.
+    """
+    theta, *rest, ratio = pair
+    g_w, g_l = jax.jacrev(response_log_probs)(theta, *rest).reshape(2, -1)
     products = gradient_products(g_w, g_l)
     share = jnp.sqrt(ratio * products.norm_rejected / products.norm_chosen)
     up, down = setup.beta * share, setup.beta / share
     rate = setup.stride / (jnp.linalg.norm(up * g_w - down * g_l) / 2)  # sigmoid(0) = 1 / 2
     loss = partial(losses.flex_dpo, beta_chosen=up, beta_rejected=down)
-    run = train_linear(loss, theta, *pair, steps=setup.run_steps, learning_rate=rate)
-    chosen, rejected = response_log_probs(run.params, *pair) - response_log_probs(theta, *pair)
-    return {"kappa": ratio, "cosine": products.cosine, "chosen": chosen, "rejected": rejected}
+    return train_linear(loss, theta, *rest, steps=steps, learning_rate=rate, **kept), products, (up, down)
 
 
 # -- a contrast token and a shared suffix: linear features whose overlap we choose -------------------------------------

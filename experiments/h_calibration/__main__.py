@@ -21,6 +21,7 @@ from typing import Any
 from experiments.h_calibration import user
 from experiments.h_calibration.claims import claims
 from experiments.h_calibration.measure import STAGES
+from experiments.h_calibration.movable import movable
 from experiments.h_calibration.setup import Setup
 from experiments.harness import Experiment, Verdicts, main
 from theory.h_calibration import gaps, maps, scores, subsets
@@ -72,8 +73,9 @@ def series(found: Found) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "h_calibration", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
-)
+    "h_calibration", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report,
+    movable=movable,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

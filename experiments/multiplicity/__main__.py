@@ -32,6 +32,7 @@ from experiments.multiplicity.measure import (
     STAGES,
     shares_of,
 )
+from experiments.multiplicity.movable import movable
 from experiments.multiplicity.setup import Setup
 from sandbox import multiplicity as m
 from sandbox.multiplicity.formulas import pinsker_cost, universal_bound
@@ -187,8 +188,9 @@ def series(found: Found) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "multiplicity", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
-)
+    "multiplicity", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report,
+    movable=movable,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))

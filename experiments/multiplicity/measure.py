@@ -108,11 +108,16 @@ PLANE = 60  # people in the plane
 REACH = 3.0  # of the map of the features
 
 
-def plane(setup: Setup, key: Array) -> dict[str, Array]:
-    """A model of two coefficients: its excess on a grid around it, its boundary, widths over the plane of features."""
+def people_in_the_plane(key: Array) -> tuple[Array, Array]:
+    """Two features (60, 2) and labels (60,), which a logistic model of both draws."""
     normal, coin = jax.random.split(key)
     x = jax.random.normal(normal, (PLANE, 2))
-    y = (jax.random.uniform(coin, (PLANE,)) < jax.nn.sigmoid(1.5 * x[:, 0] + x[:, 1])).astype(x.dtype)
+    return x, (jax.random.uniform(coin, (PLANE,)) < jax.nn.sigmoid(1.5 * x[:, 0] + x[:, 1])).astype(x.dtype)
+
+
+def plane(setup: Setup, key: Array) -> dict[str, Array]:
+    """A model of two coefficients: its excess on a grid around it, its boundary, widths over the plane of features."""
+    x, y = people_in_the_plane(key)
     baseline = m.fit(x, y)
     epsilon = 5 * setup.tolerated * baseline.loss
     axis = jnp.linspace(-REACH, REACH, setup.plane)

@@ -21,6 +21,7 @@ import numpy as np
 
 from experiments.harness import Check, Experiment, Verdicts, agrees, along, main, measured, refuted
 from experiments.pn_criterion import softmax, toys, user
+from experiments.pn_criterion.movable import movable
 from experiments.pn_criterion.setup import Setup
 from experiments.pn_criterion.toys import TOYS
 from sandbox.expfam import exact
@@ -176,8 +177,9 @@ def series(found: Found) -> dict[str, Any]:
 
 
 EXPERIMENT = Experiment(
-    "pn_criterion", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report
-)
+    "pn_criterion", __doc__, Setup, STAGES, claims, draw, series=series, user=user.User, report=user.report,
+    movable=movable,
+)  # fmt: skip
 
 if __name__ == "__main__":
     sys.exit(main(EXPERIMENT))
