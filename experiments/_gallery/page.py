@@ -87,7 +87,7 @@ def page(name: str, folder: Path) -> Page:
     return Page(
         name=name,
         title=experiments.title(name).rstrip("."),
-        paper=_ledger._first_line(_ledger.ROOT / "theory" / name) if name in theory.names() else _borrowed(stated),
+        paper=_ledger.paper(name) if name in theory.names() else _borrowed(stated),
         links=_links(keys[0]),
         about=list(_about(experiment.about or "")),
         counted=counted([c["kind"] for c in claims]),
