@@ -183,3 +183,11 @@ def test_bootstrap_intervals():
         bootstrap(jax.random.key(0), LOG_P, Y, level=1.0)
     with pytest.raises(ValueError, match="labels"):
         metrics(LOG_P, Y + 1)
+
+
+def test_of_a_tie_the_first_class_is_the_best():
+    """As argmax has it, in rows whose largest stands once, twice, or everywhere."""
+    scores = jnp.array([[0.2, 0.5, 0.3], [0.1, 0.45, 0.45], [0.4, 0.2, 0.4], [1 / 3, 1 / 3, 1 / 3], [-1.0, -3.0, -1.0]])
+    largest, best = jax.jit(calibration.best_class)(scores)
+    assert best.tolist() == [1, 1, 0, 0, 0] == jnp.argmax(scores, axis=1).tolist()
+    assert jnp.array_equal(largest, jnp.max(scores, axis=1))

@@ -27,7 +27,6 @@ ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "paper_figures"
 BUILT = ("duality", "real_model")  # one with a figure that moves, one that borrows its theorems
 VOID = {"meta", "link", "img", "input", "br", "hr"}
-MOVING = {"entanglement", "dpo_3d", "duality", "h_calibration", "multiplicity", "pn_criterion"}
 
 
 @pytest.fixture(scope="module")
@@ -309,26 +308,9 @@ def test_data_cannot_end_their_script():
         embedded([float("nan")])
 
 
-def test_the_figures_that_move_are_found():
-    found = {name for name in experiments.names() if experiments.load(name).movable is not None}
-    assert found >= MOVING
-
-
 def test_script_and_style_are_small():
     sizes = [(ROOT / "experiments/_gallery" / file).stat().st_size for file in ("movable.js", "style.css")]
     assert sizes[0] < 3_000 and sum(sizes) < 12_000
-
-
-@pytest.mark.parametrize("name", sorted(MOVING - {"duality"}))
-def test_figures_can_be_drawn(name):
-    """Each has finite numbers at every place, and every slider changes the picture."""
-    experiment = experiments.load(name)
-    found = drawn(experiment.movable(experiment.setup()))
-    moved = {slider for mark in found["data"]["marks"] for slider in mark["by"]}
-    assert moved == set(range(len(found["sliders"])))
-    assert len(embedded(found["data"])) < 250_000
-    for panel in found["panels"]:
-        assert panel["x"]["label"] and panel["y"]["label"] and panel["about"]
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from sandbox.measures import decay_exponent, suppression_share
 
 BETAS = np.geomspace(0.01, 1, 41)
 LAST, TIMES = 1e4, 49
+DECADES = 1, 10, 100, 1000, 10_000
 AT = (10.0, 100.0, 1000.0)  # times at which the margin is drawn against beta
 
 
@@ -45,7 +46,9 @@ def movable(setup: Setup) -> Movable:
     path = Panel(
         "What happens to the three",
         "Log-probabilities of the chosen, the rejected and all unseen responses together over the time of training.",
-        Axis("1 + time (learning rate × steps)", 1, 1 + LAST, (1, 10, 100, 1000, 10000), log=True),
+        Axis(
+            "1 + time (learning rate × steps)", 1, 1 + LAST, DECADES, log=True, names=("1", "10", "100", "1,000", "10⁴")
+        ),
         Axis("log-probability (nats)", -14, 0.6, (-12, -8, -4, 0)),
         [
             Mark("line", shown, log_probs[..., W], (0, 1), label="chosen", colour="blue", width=3),

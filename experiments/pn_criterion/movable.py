@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +19,7 @@ LOOKS = (("blue", ""), ("red", "7 4"), ("green", "9 4 2 4"), ("pink", "2 4"))
 
 def movable(setup: Setup) -> Movable:
     """Sliders for alpha and gamma; the plane of p and n with both orders of n*, and the risks that n* comes from."""
-    over = jax.jit(jax.vmap(jax.vmap(partial(expansion), in_axes=(0, None)), in_axes=(None, 0)))
+    over = jax.jit(jax.vmap(jax.vmap(expansion, in_axes=(0, None)), in_axes=(None, 0)))
     a, b = (np.asarray(x) for x in coefficients(over(jnp.arange(1, MOST + 1), jnp.asarray(GAMMAS))).values())
     both, allowed = (0, 1), np.array([criterion.allowed_risk(float(alpha)) for alpha in ALPHAS])
     of_both, risk = terms.Expansion(a[None], b[None]), allowed[:, None, None]
@@ -52,7 +50,7 @@ def movable(setup: Setup) -> Movable:
         "Where it comes from: the risk against 8α²",
         "Mean risk of the fit against draws for models of some sizes; n* is where a curve crosses the allowed risk.",
         draws,
-        Axis("risk a/n + b/n² (nats)", low, high, (0.0001, 0.001, 0.01, 0.1, 1), log=True),
+        Axis("risk a/n + b/n² (nats)", low, high, (0.001, 0.01, 0.1, 1), log=True),
         [
             *(Mark("line", n, risks[:, k - 1], (1,), label=f"p = {k}", colour=colour, dash=dash)
               for k, (colour, dash) in zip(SHOWN, LOOKS, strict=True)),
