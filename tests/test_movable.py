@@ -64,8 +64,10 @@ def test_the_margin_is_largest_where_beta_times_it_is_two():
     """And the three lines are what their legend says: the rejected falls at every beta, the chosen ends above it."""
     for at in ("10", "100", "1,000"):
         [line] = marks("dpo_3d", f"time {at}")
+        u, time = line.x * line.y, float(at.replace(",", ""))
+        assert_close(u + np.exp(u), 1 + 2 * line.x**2 * time)  # u' = 2 beta^2 sigma(-u), from 0
         crest = np.argmax(line.y)
-        around = (line.x * line.y)[[max(crest - 1, 0), min(crest + 1, len(line.x) - 1)]]
+        around = u[[max(crest - 1, 0), min(crest + 1, len(line.x) - 1)]]
         assert around[0] < 2 < around[1]  # beta g grows with beta
     [chosen], [rejected] = marks("dpo_3d", "chosen"), marks("dpo_3d", "rejected")
     assert (np.diff(rejected.y, axis=-1) < 0).all() and (np.asarray(chosen.y)[..., -1] > rejected.y[..., -1]).all()
@@ -74,6 +76,8 @@ def test_the_margin_is_largest_where_beta_times_it_is_two():
 def test_a_table_is_in_order_after_one_step():
     [pairs], [left] = marks("duality", "pairs in order"), marks("duality", "KL left")
     assert (pairs.y[0] == 1).all() and pairs.y[-1].max() < 1
+    [law] = marks("duality", "data law")
+    assert (np.diff(law.top) < 0).all()  # from the likeliest to the rarest
     assert (np.diff(left.y[0]) < 0).all() and 0 < left.y[0, -1] < 0.01 < 0.5 < left.y[0, 0]
 
 
@@ -95,7 +99,9 @@ def test_ranges_hold_the_best_model_and_grow_with_epsilon():
             assert (np.asarray(bar.y[place]) < best.y[of]).all() and (best.y[of] < np.asarray(bar.top[place])).all()
         still, change = (len(bar.x[place]) for bar in bars)
         assert still + change == len(best.y) and change == round(changed * len(best.y))
-        assert all(low <= 0.5 <= high for low, high in zip(bars[1].y[place], bars[1].top[place], strict=True))
+        for bar, crosses in zip(bars, (False, True), strict=True):
+            ends = zip(bar.y[place], bar.top[place], strict=True)
+            assert all((low <= 0.5 <= high) == crosses for low, high in ends)
     moved = reading("multiplicity", "risk moved by δ")
     assert (
         (np.diff(moved, axis=0) >= 0).all()
