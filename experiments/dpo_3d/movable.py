@@ -61,7 +61,7 @@ def movable(setup: Setup) -> Movable:
         "The margin that DPO has gained at three times, against beta, with a mark at the chosen beta. It is largest "
         "where beta times the margin is 2.",
         Axis("β (1/nat)", BETAS[0], BETAS[-1], (0.01, 0.1, 1), log=True),
-        Axis("margin g (nats)", 0.1, 200, (0.1, 1, 10, 100), log=True),
+        Axis("margin g (nats)", 0.1, 200, (1, 10, 100), log=True),
         [
             Mark("line", BETAS, 2 / BETAS, colour="grey", width=1.5, label="β g = 2: the crest"),
             *(Mark("line", BETAS, margins[k], colour=looks[k][0], dash=looks[k][1], label=f"time {at:,.0f}")
