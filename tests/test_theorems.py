@@ -24,11 +24,13 @@ from tests.engine import (
     survey,
     verdict,
 )
-from theory import statement
+from theory import _ledger, _pages, statement
+from theory._arrays import relation_of
 from theory.proof import Refuted, holds
 from theory.statement import Theorem
 
 ROOT = Path(theory.__file__).parents[1]
+REFUTED = (ROOT / "docs/refuted.md").read_text(encoding="utf-8")
 STATED = {name: theory.theorems(name) for name in theory.names()}
 EVERY = [pytest.param(t, id=f"{name}-{t.name}") for name, found in STATED.items() for t in found]
 TRUE = [p for p in EVERY if p.values[0].expect != "refuted"]
@@ -65,6 +67,13 @@ def test_counterexample_as_shown_violates_the_claim_on_arrays(theorem: Theorem):
     assert isinstance(found, Refuted), found
     gap = counterexample_on_arrays(theorem, found)
     assert gap.met and gap.excess > 1, f"{found}: gap {gap.gap}"
+
+
+@pytest.mark.parametrize("theorem", FALSE)
+def test_counterexample_is_the_one_on_the_page(theorem: Theorem):
+    skip_unless_precise(theorem)
+    shown = _pages.falsified(_ledger.counterexample(verdict(theorem)), relation_of(theorem)[0])
+    assert shown in REFUTED, "`python -m theory --readme` writes docs/refuted.md anew"
 
 
 @pytest.mark.parametrize("theorem", PROVED)

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +28,9 @@ import numpy as np
 import theory
 from sandbox.runtime import cache_directory
 from theory.statement import Theorem
+
+if TYPE_CHECKING:
+    from theory.proof import Refuted
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("sandbox", "theory")
@@ -195,10 +198,15 @@ def _judge(theorem: Theorem) -> Proof:
     elif isinstance(verdict, Undecided):
         sizes, detail = None, verdict.reason
     else:
-        where = ", ".join(f"{k} = {v}" for k, v in verdict.counterexample.items())
-        sizes, detail = None, f"{where}: {verdict.lhs} against {verdict.rhs}"
+        sizes, detail = None, counterexample(verdict)
     word = type(verdict).__name__.lower()
     return Proof(relation_of(theorem)[0], word, sizes, detail, holds(theorem, verdict), round(milliseconds, 1))
+
+
+def counterexample(refuted: Refuted) -> str:
+    """Where a claim is false, and what its sides are there."""
+    where = ", ".join(f"{k} = {v}" for k, v in refuted.counterexample.items())
+    return f"{where}: {refuted.lhs} against {refuted.rhs}"
 
 
 def _audit(theorem: Theorem) -> Audit:

@@ -208,18 +208,22 @@ def said(name: str, theorem: Theorem) -> list[str]:
     ]
 
 
+def falsified(detail: str, relation: str) -> str:
+    """The counterexample of the ledger in a sentence."""
+    where, _, values = detail.rpartition(": ")
+    left, _, right = values.partition(" against ")
+    asked = "should be at most the right one" if relation == "bound" else "should equal the right one"
+    return f"**Counterexample.** At `{where}` the left side, which {asked}, is `{left}`; the right one is `{right}`."
+
+
 def _account(name: str, entry: Entry, found: Mapping[str, list[Entry]]) -> list[str]:
     """A refuted claim's lines: what is said, where, why it is false, what holds instead."""
     audit = entry.audit
-    where, _, values = entry.proof.detail.rpartition(": ")
-    left, _, right = values.partition(" against ")
-    asked = "should be at most the right one" if entry.proof.relation == "bound" else "should equal the right one"
     met = "" if audit.met is None else f", of which {audit.met:.0%} meet its premises"
     often = f"{audit.broken or 'none'} violate{'s' if audit.broken == 1 else ''} it."
     return [
         *said(name, entry.theorem),
-        f"**Counterexample.** At `{where}` the left side, which {asked}, is `{left}`; the right one is `{right}`."
-        f" Of {_ledger.DRAWS} random draws{met}, {often}",
+        falsified(entry.proof.detail, entry.proof.relation) + f" Of {_ledger.DRAWS} random draws{met}, {often}",
         "",
         "**What holds instead.**",
         "",
