@@ -167,7 +167,7 @@ def test_the_command_line(command, elsewhere, tmp_path):
     [
         (["--pairs", "example", "--model", "none.gguf"], "must be smollm2, tiny, or a GGUF file"),
         (["--model", "tiny"], "pairs, gradients: give one of them"),
-        (["--gradients", "a.npz", "--model", "tiny"], "model needs pairs, and template a model"),
+        (["--gradients", __file__, "--model", "tiny"], "model needs pairs, and template a model"),
         (["--pairs", "example", "--template", "{prompt}"], "model needs pairs, and template a model"),
         (["--pairs", "example", "--model", "tiny", "--template", "no"], "must contain {prompt}"),
     ],
